@@ -28,7 +28,7 @@ from hypereyes_jax.rollout.cache.access import DecodeSize
 from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
-FORMS = {"scanned": Kernels(), "unrolled": Kernels(unrolled_decode=True)}
+FORMS = {"scanned": Kernels(), "unrolled": Kernels(unrolled=True)}
 
 
 def main() -> None:

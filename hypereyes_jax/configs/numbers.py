@@ -18,7 +18,8 @@ _AT_LEAST_ONE = frozenset(
     "attempts batch checkpoint_every group in_flight jobs lora_rank max_new_tokens max_steps max_turns prompts samples "
     "shard_mib shard_rows slots steps turn_tokens".split()
 )
-_SHARES = frozenset(("b1", "b2", "dropout", "min_p"))  # of a whole
+_SHARES = frozenset(("min_p",))  # of a whole
+_SHARES_BELOW_ONE = frozenset(("b1", "b2", "dropout"))  # what is left of the whole is divided by
 _SHARES_ABOVE_ZERO = frozenset(("eval_top_p", "share", "top_p"))
 _PORTS = frozenset(("port", "image_port"))
 _ANY_SIGN = frozenset(("seed", "seeds", "sampling_seed", "text_min_score"))
@@ -85,6 +86,8 @@ def _wrong(name: str, value: Any, default: Any, any_sign: bool) -> str:
         return "" if value >= 1 else "must be at least 1"
     if name in _SHARES:
         return "" if 0 <= value <= 1 else "must be from 0 to 1"
+    if name in _SHARES_BELOW_ONE:
+        return "" if 0 <= value < 1 else "must be at least 0 and below 1"
     if name in _SHARES_ABOVE_ZERO:
         return "" if 0 < value <= 1 else "must lie above 0 and be at most 1"
     if name in _PORTS:

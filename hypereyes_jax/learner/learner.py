@@ -161,7 +161,8 @@ def make_learner(
     check_numbers(learn)
     if learn.optimizer.moments_on_host and mesh is None:
         raise ValueError("OptimizerConfig.moments_on_host needs a mesh: make one, of one device if need be")
-    kernels = kernels or Kernels.for_platform("cpu" if mesh is None else mesh.devices.flat[0].platform)
+    platform = "cpu" if mesh is None else mesh.devices.flat[0].platform
+    kernels = kernels or Kernels.for_training(platform, config.text.num_hidden_layers)
     vocab_shards = 1 if mesh is None else mesh.shape["tensor"]
     trained = replace(kernels, linear=learn.matmuls)  # the teacher's log-probs stay exact
     forward = Forward(config, trained, learn.compute_dtype, learn.remat, vocab_shards)

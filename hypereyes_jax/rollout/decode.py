@@ -168,7 +168,7 @@ def decode_rows(
     access = cache_access(
         store, batch.pages_RP, batch.offset_R, text=config.text, kernels=kernels, size=size, dtype=head_DV.dtype
     )
-    apart = layers_apart(params, config, lora) if kernels.unrolled_decode else None
+    apart = layers_apart(params, config, lora) if kernels.unrolled else None
 
     def goes_on(carry: _Decoding) -> jax.Array:
         return (carry.step < batch.steps) & carry.alive_R.any()

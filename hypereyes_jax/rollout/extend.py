@@ -90,7 +90,7 @@ def extend_rows(
         pages_RP, offset_R, length_R = (jnp.asarray(x) for x in (batch.pages_RP, batch.offset_R, batch.length_R))
         attend, view = attend_in_place(kernels.slots, pages_RP, offset_R, length_R), list(range(store.k.shape[1]))
     else:
-        take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
+        take = kv.take_layers if kernels.unrolled else kv.take_rows
         view = take(store, batch.pages_RP[:, : view_length // store.k.shape[3]], pool.embeds.dtype)
         attend = _attend_to_view(store, batch.offset_R)
     visual_index_RT = jnp.asarray(batch.visual_index_RT)

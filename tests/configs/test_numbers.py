@@ -41,7 +41,12 @@ EVAL = ("eval", BASE, "--out", "none", "--splits", "heldout", "--dry-run")
             "--settings.checkpoint-minutes must be a finite number, not inf.",
         ),
         ((*SFT, "--settings.batch", "0"), "--settings.batch must be at least 1, not 0."),
-        ((*SFT, "--settings.dropout", "1.5"), "--settings.dropout must be from 0 to 1, not 1.5."),
+        ((*SFT, "--settings.dropout", "1.5"), "--settings.dropout must be at least 0 and below 1, not 1.5."),
+        ((*SFT, "--settings.dropout", "1"), "--settings.dropout must be at least 0 and below 1, not 1.0."),
+        (
+            (*SFT, "--sizes.learner.optimizer.b1", "1"),
+            "--sizes.learner.optimizer.b1 must be at least 0 and below 1, not 1.0.",
+        ),
         ((*SFT, "--settings.epochs", "-1"), "--settings.epochs must be at least 0, not -1."),
         ((*RL, "--settings.group", "0"), "--settings.group must be at least 1, not 0."),
         (("data", "convert", "q.jsonl", "out", "--shard-mib", "0"), "--shard-mib must be at least 1, not 0."),

@@ -9,7 +9,7 @@ import optax
 import pytest
 import torch
 
-from hypereyes_jax.models.adapters import Lora
+from hypereyes_jax.models.adapters import Lora, dropped_by_halves, dropped_one_by_one
 from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora, load_peft, merge, save_peft, trainable_count
 from hypereyes_jax.models.qwen3_vl import forward, hidden_states, load_hf
 from hypereyes_jax.processing import pack_inputs
@@ -165,6 +165,22 @@ def test_dropout_keeps_the_mean_and_has_a_mask_of_its_own_for_every_map_and_key(
         assert np.mean((one == 0) & (other == 0)) == pytest.approx(drop**2, abs=0.02)  # independent masks
     np.testing.assert_array_equal(one, delta("layers/q", jax.random.key(0)))
     np.testing.assert_array_equal(delta("layers/q", None), 2.0)  # none without a key
+
+
+@pytest.mark.parametrize("drop", [dropped_one_by_one, dropped_by_halves])
+@pytest.mark.parametrize("width", [64, 65, 1])
+def test_both_forms_of_dropout_drop_at_the_rate_independently_and_keep_the_mean(drop, width):
+    rate, rows = 0.05, 400_000 // width
+    out = np.asarray(drop(jax.random.key(5), jnp.ones((rows, width)), rate))
+    zero, deviation = out == 0, np.sqrt(rate * (1 - rate) / out.size)
+    assert np.unique(out[~zero]) == pytest.approx([1 / (1 - rate)], rel=1e-4)
+    assert zero.mean() == pytest.approx(rate, abs=5 * deviation)
+    assert out.mean() == pytest.approx(1.0, abs=6 * deviation)
+    # neighbours, which may share a word, and the same column of the next row
+    for one, other in ((zero.ravel()[:-1], zero.ravel()[1:]), (zero[:-1], zero[1:])):
+        assert np.mean(one & other) == pytest.approx(rate**2, abs=5 * rate / np.sqrt(out.size))
+    gradient = jax.grad(lambda x: drop(jax.random.key(5), x, rate).sum())(jnp.ones((rows, width)))
+    np.testing.assert_array_equal(gradient, out)  # the same mask
 
 
 def test_fresh_adapters_are_drawn_within_one_over_the_root_of_their_inputs():

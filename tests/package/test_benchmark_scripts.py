@@ -50,6 +50,7 @@ SCRIPTS = {
     "sampler_precision.py": Smallest(f"--checkpoint {ASSETS / 'teacher'} --questions 2 --slots 2", machine=False),
     "search.py": Smallest("--quick"),
     "serving.py": Smallest("--requests 4 --slots 2 --runs 1"),
+    "training_pass.py": Smallest("--turns 1 --questions 6"),
     "wikidata.py": Smallest("--entities 2000 --filler 10 --suffix json --questions 2"),
 }
 

@@ -113,8 +113,8 @@ def assert_same(plain, drafted, atol=2e-5):
     [
         (Kernels(), 1),
         (Kernels(), 4),
-        (Kernels(unrolled_decode=True), 4),
-        (Kernels(unrolled_decode=True, slots="in_place", known_trip_count=True), 4),
+        (Kernels(unrolled=True), 4),
+        (Kernels(unrolled=True, slots="in_place", known_trip_count=True), 4),
     ],
     ids=["scanned, one", "scanned", "unrolled", "in place"],
 )

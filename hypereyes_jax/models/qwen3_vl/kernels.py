@@ -12,7 +12,10 @@ AttentionImpl = Literal["xla", "flash", "triton", "splash", "cudnn"]
 SlotsImpl = Literal["view", "in_place", "paged"]
 
 
-_FEW = 16  # layers whose unrolled decode compiles in a few seconds, and whose copies by layer are small
+# Layers that a CPU takes one after another rather than in a scan, which costs compilation: of a decode step, whose
+# copies by layer are small, and of a training pass, which is the larger program.
+_FEW_SAMPLED = 16
+_FEW_TRAINED = 8
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Kernels:
     the length, "flash" anywhere in memory linear in it, "triton" are kernels for GPUs, "splash" is the Pallas kernel
     for TPUs, "cudnn" NVIDIA's fused attention (16-bit types only; its mask takes the square of the length).
     moe: see `moe.mixture`.
-    unrolled_decode: in the engine's programs, see `text.decode_layers`; each layer is then compiled for itself.
+    unrolled: layers come one after another instead of in a scan, see `text.decode_layers`; each is then compiled for
+    itself.
     slots: how those programs reach keys and values, see `rollout.cache.access`; "in_place" are Triton
     kernels, "paged" is jax's kernel for TPUs, which decodes one token a row (the rest takes a view).
     known_trip_count: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU
@@ -35,7 +39,7 @@ class Kernels:
 
     attention: AttentionImpl = "xla"
     moe: MoeImpl = "ragged"
-    unrolled_decode: bool = False
+    unrolled: bool = False
     slots: SlotsImpl = "view"
     known_trip_count: bool = False
     linear: LinearImpl = "plain"
@@ -59,6 +63,16 @@ class Kernels:
         raise ValueError(f"no kernels are known for platform {platform!r} (expected cpu, tpu, gpu, cuda or rocm)")
 
     @classmethod
+    def for_training(cls, platform: str, layers: int) -> Kernels:
+        """The best known for whole rows, forward and backward, through that many decoder layers.
+
+        Raises as `for_platform`.
+        """
+        # On a CPU a scan fills the stacks of what its backward pass needs with zeros first, writes them, and reads
+        # them (`benchmarks/training_pass.py`).
+        return replace(cls.for_platform(platform), unrolled=platform == "cpu" and layers <= _FEW_TRAINED)
+
+    @classmethod
     def for_sampling(cls, platform: str, layers: int) -> Kernels:
         """The best known for a few tokens a step through that many decoder layers. Raises as `for_platform`."""
         best = cls.for_platform(platform)
@@ -66,5 +80,5 @@ class Kernels:
         if platform == "tpu":
             return replace(best, moe="ragged", slots="paged")
         if platform == "cpu":
-            return replace(best, unrolled_decode=layers <= _FEW)
-        return replace(best, unrolled_decode=True, slots="in_place")
+            return replace(best, unrolled=layers <= _FEW_SAMPLED)
+        return replace(best, unrolled=True, slots="in_place")

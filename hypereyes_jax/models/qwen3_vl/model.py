@@ -95,7 +95,8 @@ def decode(
         config,
         DecoderInputs(x, jnp.asarray(inputs.positions_3BT), index, visual, segment > 0),
         lambda q, k, v, _: (attend(q, k, v, segment, causal=True), None),
-        None,
+        # Who computes again what the backward pass needs is short of memory, of which a scan takes least.
+        [None] * config.text.num_hidden_layers if kernels.unrolled and remat == "none" else None,
         ForwardOptions(kernels, lora, remat, dropout_key, routing),
     )
     return x, None if routed is None else routed.load

@@ -75,7 +75,7 @@ def cache_access(
     """The way that `kernels` names; a view where its kernel does not take what there is (`views_cache`)."""
     if views_cache(kernels, text, size.draft_tokens, int8=store.k_scale is not None):
         shown_RP = pages_RP[:, : size.view_length // store.k.shape[3]]
-        take = kv.take_layers if kernels.unrolled_decode else kv.take_rows
+        take = kv.take_layers if kernels.unrolled else kv.take_rows
         view = take(store, shown_RP, dtype)
         return _View(store, view, pages_RP, offset_R, text, size.new_tokens, dtype)
     return _InPlace(store, pages_RP, offset_R, kernels.slots)

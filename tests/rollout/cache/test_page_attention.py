@@ -110,13 +110,13 @@ def test_an_engine_in_place_gives_what_one_on_views_gives(config, kind):
     """Prompts of different lengths, two turns, rows whose budgets end at different steps."""
     config = replace(config, text=replace(config.text, head_dim=16, mrope_section=(4, 2, 2)))
     params = init_params(jax.random.key(0), config)
-    on_gpu = Kernels(unrolled_decode=True, slots="in_place", known_trip_count=True)
+    on_gpu = Kernels(unrolled=True, slots="in_place", known_trip_count=True)
     sampling = SamplingConfig(temperature=0.8, top_p=0.9, top_k=40)
 
     def turns(kernels):
         return two_turns(Engine(config, params, replace(SETTINGS, kv=kind), kernels=kernels), sampling)
 
-    plain, in_place = turns(Kernels(unrolled_decode=True)), turns(on_gpu)
+    plain, in_place = turns(Kernels(unrolled=True)), turns(on_gpu)
     assert [len(part.tokens) for part in plain] == list(TWO_TURNS_BUDGETS) * 2
     for one, other in zip(plain, in_place, strict=True):
         np.testing.assert_array_equal(one.tokens, other.tokens)
