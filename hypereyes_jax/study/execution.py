@@ -16,7 +16,11 @@ from hypereyes_jax.study.types import StudyStep
 
 Call = Callable[[Sequence[str], Path, frozenset[int]], int]
 _COMMAND = """
-import os, sys
+import os, signal, sys, threading
+def end_with_caller():
+    os.read(0, 1)  # of a pipe that nobody writes to: it ends when the process that called is gone
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=end_with_caller, daemon=True).start()
 cores = [int(core) for core in sys.argv.pop(1).split(",") if core]
 if cores:
     os.sched_setaffinity(0, cores)
@@ -28,6 +32,8 @@ sys.exit(main())
 def call_command(words: Sequence[str], log: Path, cores: frozenset[int] = frozenset()) -> int:
     """Runs a `hypereyes` command in a process of its own, whose memory and locks end with it; returns its exit code.
 
+    It is asked to stop when this process is gone, however that ended: the next sitting finds its directory free.
+
     Args:
       log: gets what the command prints.
       cores: that it may use; none = all.
@@ -37,7 +43,9 @@ def call_command(words: Sequence[str], log: Path, cores: frozenset[int] = frozen
         file.write(f"$ {shell_line(words)}\n".encode())
         file.flush()
         numbers = ",".join(str(core) for core in sorted(cores))
-        return subprocess.run([sys.executable, "-c", _COMMAND, numbers, *words], stdout=file, stderr=file).returncode
+        command = [sys.executable, "-c", _COMMAND, numbers, *words]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, stderr=file) as process:
+            return process.wait()
 
 
 def shell_line(words: Sequence[str]) -> str:

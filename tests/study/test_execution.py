@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -124,3 +127,24 @@ def test_a_line_can_be_pasted():
 def test_a_step_is_a_command_or_a_function():
     with pytest.raises(ValueError, match="either"):
         StudyStep("s", Path("x"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
+def test_a_command_stops_when_the_study_that_called_it_is_killed(tmp_path):
+    """Else its lock would refuse the next sitting."""
+    words = ("serve-world", "--port", "0")
+    call = f"call_command({words}, Path({str(tmp_path / 'log')!r}))"
+    imports = "from pathlib import Path; from hypereyes_jax.study.execution import call_command; "
+    study = subprocess.Popen([sys.executable, "-c", imports + call])
+    children = Path(f"/proc/{study.pid}/task/{study.pid}/children")
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "log").exists() or "http://" not in (tmp_path / "log").read_text():
+        assert study.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (child,) = map(int, children.read_text().split())
+    study.send_signal(signal.SIGKILL)
+    study.wait()
+    while Path(f"/proc/{child}").exists() and "\nState:\tZ" not in Path(f"/proc/{child}/status").read_text():
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.1)
