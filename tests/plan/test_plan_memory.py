@@ -71,13 +71,13 @@ def test_what_is_given_as_for_training_is_planned(compiler):
     plain = planned()
     assert (plain.engine.slots, plain.engine.extend_rows) == (64, (1, 4))
     assert plain.engine.kv_gib / 65 / 1024 == pytest.approx(2 * found.engine.kv_gib / 6 / 512)  # half the precision
-    assert compiler.batches[-1].targets_MBT.shape == (8, 8, 1024)  # two trajectories a row, as training packs them
+    assert compiler.batches[-1].targets_MBT.shape == (32, 2, 1024)  # two trajectories a row, as training packs them
 
 
 def test_memory_is_that_of_the_longest_rows_and_slots_are_those_of_a_trajectory(compiler):
     found = planned("--teacher", "base", "--sizes.row-choices", "512", "1536")
     shapes = {batch.targets_MBT.shape for batch in compiler.batches}
-    assert shapes == {(8, 8, 1536), (4, 8, 1536)}  # the learner's and the teacher's
+    assert shapes == {(32, 2, 1536), (16, 2, 1536)}  # the learner's and the teacher's
     assert (found.train.row_length, found.train.context, found.engine.context) == (1536, 1024, 1024)
 
 
@@ -110,7 +110,7 @@ def test_a_teacher_on_the_mesh_takes_room_from_every_program(program, compiler):
     assert found.teacher.weights_gib == pytest.approx(found.train.weights_gib)  # all float32, the same model
     assert compiler.batches[-2].teacher_logp_MBT is not None
     assert compiler.batches[-1].teacher_logp_MBT is None
-    assert compiler.batches[-1].targets_MBT.shape == (4, 8, 1024)  # half of the rollouts
+    assert compiler.batches[-1].targets_MBT.shape == (16, 2, 1024)  # half of the rollouts
     teacher, resident = found.teacher.weights_gib, found.train.weights_gib + found.train.optimizer_gib
     # programs take no memory here, so that a peak is what lies beside them: the next micro-batch, and the moments
     in_training, in_scoring = found.train.program.peak_gib, found.teacher.program.peak_gib
@@ -131,7 +131,7 @@ def test_a_teacher_on_the_mesh_takes_room_from_every_program(program, compiler):
 def test_a_teacher_is_told_of(compiler):
     text = render(planned("--teacher", "base"))
     assert "teacher base: 0.00557 GiB of weights a device, which stay" in text
-    assert "a step scores 4 micro-batches" in text
+    assert "a step scores 16 micro-batches" in text
     assert "`--teacher MODEL` plans one" in render(planned())
 
 
