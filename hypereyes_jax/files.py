@@ -179,8 +179,6 @@ def _remove_if_dead(draft: Path, name: re.Match[str], here: bool) -> None:
 
 
 _DRAFT = re.compile(r"\.(?P<of>.+)\.(?P<host>[\w-]+)\.(?P<pid>\d+)\.part")
-
-
 _CONTAINER = re.compile(r"-p\d{10}$")
 _PROCESS_NUMBERS = Path("/proc/self/ns/pid")
 _NUMBERS_OF_HOST = 4026531836  # PROC_PID_INIT_INO of the kernel: not those of a container

@@ -23,8 +23,7 @@ def restart(command: Sequence[str], restarts: int, pause: float = _PAUSE_SECONDS
     A crash starts it again, at most `restarts` times; an end in good order (code 75: a time limit, a notice) does, too,
     however often. Between ends that follow each other within minutes the pauses become longer, up to ten minutes: a
     notice that stands for hours would have a model loaded again and again. What the user must put right (code 2) is
-    not tried again. SIGTERM, SIGINT and SIGHUP are passed on,
-    and the command's end is then the end.
+    not tried again. SIGTERM, SIGINT and SIGHUP are passed on, and the command's end is then the end.
     """
     asked_to_end = False
     process: subprocess.Popen[bytes] | None = None

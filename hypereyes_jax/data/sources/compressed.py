@@ -16,7 +16,7 @@ from hypereyes_jax.data.sources.cache import cache_folder
 from hypereyes_jax.data.sources.json_rows import StableFile
 from hypereyes_jax.data.sources.types import BadRow, Row, Rows
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import draft_of, writing
+from hypereyes_jax.files import writing, writing_atomic
 
 SUFFIXES = (".gz", ".zst", ".bz2", ".xz", ".lz4")
 _SIGNATURES = {  # first bytes -> what compressed it
@@ -56,20 +56,15 @@ def unpacked(path: Path, name: str, codec: str, cache: Path | None) -> Path:
         return copy
     with writing(copy):
         copy.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(copy)
     print(f"{name} is compressed: it is unpacked to {copy} once, for access to its rows one by one")
-    try:
-        with _reading(name, codec), _opened(path, codec) as packed, writing(copy), open(draft, "wb") as out:
-            while block := packed.read(_BLOCK):
-                if shutil.disk_usage(copy.parent).free < len(block) + _SPARE_BYTES:
-                    raise UserError(
-                        f"{name} holds more than the disk of {copy.parent} has room for: {out.tell():,} bytes are "
-                        "unpacked, and more follow. Free some space, or put the cache elsewhere by XDG_CACHE_HOME."
-                    )
-                out.write(block)
-        draft.replace(copy)
-    finally:
-        draft.unlink(missing_ok=True)
+    with _reading(name, codec), _opened(path, codec) as packed, writing_atomic(copy) as out:
+        while block := packed.read(_BLOCK):
+            if shutil.disk_usage(copy.parent).free < len(block) + _SPARE_BYTES:
+                raise UserError(
+                    f"{name} holds more than the disk of {copy.parent} has room for: {out.tell():,} bytes are "
+                    "unpacked, and more follow. Free some space, or put the cache elsewhere by XDG_CACHE_HOME."
+                )
+            out.write(block)
     return copy
 
 

@@ -16,7 +16,7 @@ from hypereyes_jax.data.sources.compressed import without_suffix
 from hypereyes_jax.data.sources.formats import ARCHIVES, META, is_data, of_one_kind
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import draft_of, writing
+from hypereyes_jax.files import writing_atomic
 from hypereyes_jax.logins import without_login
 
 _BLOCK = 8 << 20
@@ -234,14 +234,9 @@ def _download(fs: Any, file: str, cache: Path | None) -> Path:
     if copy.exists():
         return copy
     copy.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(copy)
-    try:
-        with writing(copy), fs.open(file, "rb") as theirs, open(draft, "wb") as ours:
-            while block := theirs.read(_BLOCK):
-                ours.write(block)
-        draft.replace(copy)
-    finally:
-        draft.unlink(missing_ok=True)
+    with writing_atomic(copy) as ours, fs.open(file, "rb") as theirs:
+        while block := theirs.read(_BLOCK):
+            ours.write(block)
     return copy
 
 
