@@ -44,6 +44,7 @@ from hypereyes_jax.train.demonstrations import open_demonstrations
 from hypereyes_jax.train.settings import SftSettings
 from hypereyes_jax.train.sizes import MINIATURE_RL, MINIATURE_SFT
 
+BY_HALVES = adapters.dropped_by_halves
 RL_SAMPLES, STEPS = 80, 4  # those of a step whose groups differ; steps of SFT a turn
 
 
@@ -62,20 +63,29 @@ VARIANTS = {
 }
 
 
-def demonstrations(questions: int) -> list[Any]:
+class Base(NamedTuple):
+    """The packaged base model."""
+
+    model: Any
+    params: Any
+    chat: Any
+
+
+def demonstrations(base: Base, questions: int) -> list[Any]:
     """Those of the miniature's world, as training reads them."""
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop, Stages() as stages:
         config = synth.SynthConfig(out=Path(folder), sft_questions=questions, rl_candidates=1, eval_questions=1)
         directory = RunDirectory.open(config.out, "synth", config, stop=stop)
         synth.make_data(directory, config, stages)
         file = directory.file(synth.DEMONSTRATIONS)
-        read = open_demonstrations(file, chat, model, MINIATURE_SFT, Processes(), Terminal())
+        read = open_demonstrations(file, base.chat, base.model, MINIATURE_SFT, Processes(), Terminal())
         return [read[number] for number in range(len(read))]
 
 
-def steps_of(stage: str, variant: Variant, samples: list[Any]) -> Callable[[], None]:
-    """What runs some steps of a variant, one after the other. It has compiled its programs by then."""
-    adapters.dropped_by_halves = halves if variant.halves else adapters.dropped_one_by_one
+def steps_of(stage: str, variant: Variant, base: Base, samples: list[Any]) -> tuple[Callable[[], None], int]:
+    """What runs some steps of a variant, and how many. It has compiled its programs by then."""
+    model = base.model
+    adapters.dropped_by_halves = BY_HALVES if variant.halves else adapters.dropped_one_by_one  # as it is traced
     sizes = replace(
         MINIATURE_SFT if stage == "sft" else MINIATURE_RL, shard_rows=variant.rows, row_images=variant.row_images
     )
@@ -90,15 +100,16 @@ def steps_of(stage: str, variant: Variant, samples: list[Any]) -> Callable[[], N
         packing, size, lora, step = sizes.pack(128), RL_SAMPLES, None, learner.rl_step
         chosen = [TrainingSample(sft_sample(chunks).chunks, float(rng.normal())) for chunks in samples]
     batches = [step_batch(pack(model, chosen[at : at + size], packing)) for at in range(0, len(chosen), size)]
-    kept = [initial_state(None, learner, 0, jax.tree.map(jax.numpy.copy, params), lora)]
+    batches = batches[: STEPS if stage == "sft" else 1]
+    kept = [initial_state(None, learner, 0, jax.tree.map(jax.numpy.copy, base.params), lora)]
 
     def run() -> None:
-        for batch in batches[: STEPS if stage == "sft" else 1]:
+        for batch in batches:
             kept[0], figures = step(kept[0], batch)
             jax.block_until_ready(figures["loss"])
 
     run()
-    return run
+    return run, len(batches)
 
 
 def main() -> None:
@@ -107,16 +118,17 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=240, help="that demonstrations are made for; some are dropped")
     args = parser.parse_args()
     machine = Machine()
-    samples = demonstrations(args.questions)[: STEPS * SftSettings().batch]
+    base = Base(*load_model(Path(str(resources.files("hypereyes_jax.assets") / "base"))))
+    samples = demonstrations(base, args.questions)[: STEPS * SftSettings().batch]
     out: dict[str, Any] = {}
-    for stage, steps in (("sft", STEPS), ("rl", 1)):
+    for stage in ("sft", "rl"):
         # dropout is of SFT only
         variants = {name: v for name, v in VARIANTS.items() if stage == "sft" or not v.halves or v.rows == 2}
-        runs = {name: steps_of(stage, variant, samples) for name, variant in variants.items()}
+        runs = {name: steps_of(stage, variant, base, samples) for name, variant in variants.items()}
         wall: dict[str, list[float]] = {name: [] for name in runs}
         processor: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(args.turns):
-            for name, run in runs.items():
+            for name, (run, steps) in runs.items():
                 began, busy = time.perf_counter(), time.process_time()
                 run()
                 wall[name].append((time.perf_counter() - began) / steps)
@@ -127,9 +139,6 @@ def main() -> None:
             print(f"{stage}, {name}: {seconds:.2f} s a step, {cpu:.2f} s of the processor", flush=True)
     print(json.dumps({**out, "machine": machine.figures()}))
 
-
-halves = adapters.dropped_by_halves
-model, params, chat = load_model(Path(str(resources.files("hypereyes_jax.assets") / "base")))
 
 if __name__ == "__main__":
     main()
