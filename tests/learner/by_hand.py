@@ -102,6 +102,11 @@ def mean_gradient(loss, params, *per_sample):
     return np.mean(values), jax.tree.map(lambda *x: sum(map(np.asarray, x)) / np.float32(len(x)), *gradients)
 
 
+def in_float64(tree):
+    """A tree whose float32 leaves are float64, within `jax.enable_x64`: for sums whose rounding would tell."""
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)) if x.dtype == np.float32 else x, tree)
+
+
 def step(learner, kind, params, batch, *more, lora=None):
     state, metrics = getattr(learner, kind)(learner.init(jax.random.key(1), copy(params), lora), batch, *more)
     return state, metrics

@@ -24,6 +24,7 @@ from tests.learner.by_hand import (
     assert_close,
     copy,
     gradient,
+    in_float64,
     logp_alone,
     logp_of,
     mean_gradient,
@@ -274,11 +275,16 @@ def test_the_distillation_loss_is_the_full_reverse_kl_on_failed_samples(teacher_
     group = [dataclasses.replace(sample, advantage=0.0) for sample in samples(4)]
     state, _ = step(learner, "rl_step", params, pack(CONFIG, group, PACK), teacher)
 
-    def loss(logits, case, failed):
-        taught = forward(teacher, teacher_config, case[0])[:, :-1] / 0.8
-        return 0.5 * aggregate(reverse_kl(logits / 0.8, taught, case[2] & failed), case[2])
+    with jax.enable_x64(True):  # in float32 the sums of this side err by as much as is allowed
+        exact, exact_teacher = in_float64(params), in_float64(teacher)
 
-    _, wanted = mean_gradient(loss, params, [alone(sample) for sample in group], [sample.failed for sample in group])
+        def loss(logits, case, failed):
+            taught = forward(exact_teacher, teacher_config, case[0])[:, :-1] / 0.8
+            return 0.5 * aggregate(reverse_kl(logits / 0.8, taught, case[2] & failed), case[2])
+
+        cases, failed = [alone(sample) for sample in group], [sample.failed for sample in group]
+        _, wanted = mean_gradient(loss, exact, cases, failed)
+    assert wanted["embed"].dtype == np.float64
     assert_close(gradient(state), wanted)
     with pytest.raises(ValueError, match="needs the teacher's weights"):
         step(learner, "rl_step", params, pack(CONFIG, group, PACK))
