@@ -47,10 +47,13 @@ def question_of(request: ChatRequest) -> Question:
     is the one that the policy was trained with, so a client's is read as the user's words.
 
     Raises:
-      BadRequest: there are tools of the client's, or nothing is asked.
+      BadRequest: there are tools of the client's, nothing is asked, or a field applies to one turn of a model alone.
     """
     if request.tools or any(message.role == "tool" for message in request.messages):
         raise BadRequest("the agent uses its own tools; ask the bare policy (--mode policy) for yours", "tools")
+    for field, asked in (("stop", request.stop), ("logprobs", request.logprobs)):
+        if asked:
+            raise BadRequest(f"`{field}` is of the bare policy (--mode policy): the agent writes several turns", field)
     *earlier, last = request.messages
     text = [part for part in last.parts if isinstance(part, str)]
     if last.role != "user" or not "".join(text).strip():

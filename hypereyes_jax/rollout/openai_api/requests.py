@@ -32,6 +32,12 @@ _UNSUPPORTED: dict[str, Any] = {
     "audio": {},
     "prediction": {},
     "web_search_options": {},
+    "parallel_tool_calls": True,
+    "repetition_penalty": 1,
+    "min_tokens": 0,
+    "stop_token_ids": [],
+    "ignore_eos": False,
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")),
 }
 
 
@@ -113,7 +119,7 @@ def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | No
     for name, inert in _UNSUPPORTED.items():
         if body.get(name) not in (None, inert):
             raise BadRequest(f"`{name}` is not supported by this server; leave it out", name, code="unsupported")
-    if _option(body, "response_format", "type", "text") != "text":
+    if body.get("response_format") not in (None, {}, {"type": "text"}):
         raise BadRequest("`response_format` must be text: replies are not constrained to JSON", "response_format")
     tools = _tools(body, limits)
     messages = _messages(body.get("messages"), limits)
@@ -277,11 +283,6 @@ def _stop(value: Any) -> tuple[str, ...]:
     if len(stops) > _MOST_STOPS or any(len(stop) > _LONGEST_STOP for stop in stops):
         raise BadRequest(f"`stop` takes {_MOST_STOPS} texts of {_LONGEST_STOP} characters at most", "stop")
     return tuple(stops)
-
-
-def _option(body: Mapping[str, Any], name: str, key: str, default: Any) -> Any:
-    value = body.get(name)
-    return value.get(key, default) if isinstance(value, dict) else default
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

@@ -130,8 +130,8 @@ class ChatServer:
                 response = await self._answer(http)
             status = str(response.status)
             return response
-        except BadRequest as error:
-            status = str(error.status)
+        except Exception as error:
+            status = str(_status(error))
             raise
         finally:
             self._running -= 1
@@ -231,6 +231,16 @@ async def running_server(server: ChatServer, config: ServerConfig) -> AsyncItera
         await runner.cleanup()
 
 
+def _status(error: Exception) -> int:
+    """The status that a request gets which ends with an error."""
+    match error:
+        case BadRequest() | web.HTTPException():
+            return error.status
+        case FatalSearchError() | GeneratorError():
+            return 503
+    return 500
+
+
 @web.middleware
 async def _faults(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -245,6 +255,6 @@ async def _faults(
     except web.HTTPException as error:
         return error_response(error.reason, error.status, "not_found" if error.status == 404 else "http_error")
     except (FatalSearchError, GeneratorError) as error:
-        return error_response(str(error), 503, "unavailable")
+        return error_response(str(error), _status(error), "unavailable")
     except asyncio.CancelledError:
         raise

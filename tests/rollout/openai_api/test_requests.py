@@ -49,6 +49,8 @@ def test_fields_that_a_chat_front_end_sends_and_that_change_nothing_are_taken():
         "tool_choice": "auto",
         "store": False,
         "parallel_tool_calls": True,
+        "repetition_penalty": 1.0,
+        "guided_json": None,
     }
     assert read(**front_end).include_usage
 
@@ -79,6 +81,10 @@ def test_fields_that_a_chat_front_end_sends_and_that_change_nothing_are_taken():
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": "json_object"}, "response_format"),
+        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
+        ({"repetition_penalty": 1.1}, "repetition_penalty"),
+        ({"guided_choice": ["yes", "no"]}, "guided_choice"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tools": "x"}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),

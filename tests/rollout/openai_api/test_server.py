@@ -177,8 +177,16 @@ def test_an_agent_without_credit_says_so(chat):
             await client.chat.completions.create(model="tiny", messages=USER)
         with pytest.raises(openai.BadRequestError, match="own tools"):
             await client.chat.completions.create(model="tiny", messages=USER, tools=TOOLS)
+        for field, value in (("stop", ["."]), ("logprobs", True)):
+            with pytest.raises(openai.BadRequestError, match=f"`{field}` is of the bare policy"):
+                await client.chat.completions.create(model="tiny", messages=USER, **{field: value})
+        async with aiohttp.ClientSession() as http:
+            return await (await http.get(f"{url}/metrics")).text()
 
-    asked(ScriptedGenerator(chat, SEARCH), chat, ask, agent=agent)
+    metrics = asked(ScriptedGenerator(chat, SEARCH), chat, ask, agent=agent)
+    assert 'hypereyes_requests_total{status="503"} 1.0' in metrics  # and not as if the client had left
+    assert 'hypereyes_requests_total{status="400"} 3.0' in metrics
+    assert 'status="499"' not in metrics
 
 
 def test_models_health_and_metrics(chat):
