@@ -8,7 +8,7 @@ from typing import Any
 
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import EpisodeResult, Part
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatReply
+from hypereyes_jax.env.web.chat_api import ChatClient, ChatError, ChatReply
 
 # A model that goes on to imagine its own search results is stopped there.
 _STOP = ("<tool_response>",)
@@ -43,7 +43,7 @@ async def play(
       on_observation: called with what the model is shown after each turn.
 
     Raises:
-      ChatError: the model can't be reached; the episode is left unfinished.
+      ChatError: the model can't be reached; the episode is left unfinished, and the error has the tokens so far.
       FatalSearchError: no search can work any more.
     """
     messages: list[tuple[str, tuple[Part, ...]]] = [("system", (episode.system,)), ("user", episode.prompt())]
@@ -51,7 +51,11 @@ async def play(
 
     async def play_copy(sub: Episode) -> EpisodeResult:
         nonlocal prompt_tokens, completion_tokens, copied_tokens
-        outcome = await play(sub, client, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+        try:
+            outcome = await play(sub, client, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+        except ChatError as error:
+            prompt_tokens, completion_tokens = prompt_tokens + error.tokens[0], completion_tokens + error.tokens[1]
+            raise
         prompt_tokens += outcome.prompt_tokens
         completion_tokens += outcome.completion_tokens
         copied_tokens += outcome.conversation_tokens
@@ -59,24 +63,28 @@ async def play(
 
     episode.copies = play_copy
     sampling: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "stop": _STOP, "top_p": top_p}
-    while episode.stop_reason is None:
-        reply = None
-        if on_text is None:
-            reply = await client.complete(messages, **sampling)
-        else:
-            async for piece in client.stream(messages, **sampling):
-                if isinstance(piece, ChatReply):
-                    reply = piece
-                else:
-                    on_text(piece)
-        assert reply is not None  # a stream ends with its reply or raises
-        prompt_tokens += reply.prompt_tokens
-        completion_tokens += reply.completion_tokens
-        # The last prompt holds the earlier turns again; what a template drops of them counts once, too.
-        conversation_tokens = max(conversation_tokens, reply.prompt_tokens + reply.completion_tokens)
-        observation = await episode.step(reply.text, truncated=reply.finish_reason == "length")
-        if observation is not None:
-            messages += [("assistant", (reply.text,)), ("user", observation)]
-            if on_observation is not None:
-                on_observation(observation)
+    try:
+        while episode.stop_reason is None:
+            reply = None
+            if on_text is None:
+                reply = await client.complete(messages, **sampling)
+            else:
+                async for piece in client.stream(messages, **sampling):
+                    if isinstance(piece, ChatReply):
+                        reply = piece
+                    else:
+                        on_text(piece)
+            assert reply is not None  # a stream ends with its reply or raises
+            prompt_tokens += reply.prompt_tokens
+            completion_tokens += reply.completion_tokens
+            # The last prompt holds the earlier turns again; what a template drops of them counts once, too.
+            conversation_tokens = max(conversation_tokens, reply.prompt_tokens + reply.completion_tokens)
+            observation = await episode.step(reply.text, truncated=reply.finish_reason == "length")
+            if observation is not None:
+                messages += [("assistant", (reply.text,)), ("user", observation)]
+                if on_observation is not None:
+                    on_observation(observation)
+    except ChatError as error:
+        error.tokens = (prompt_tokens, completion_tokens)
+        raise
     return ChatEpisode(episode.result(), prompt_tokens, completion_tokens, conversation_tokens + copied_tokens)

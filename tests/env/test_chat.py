@@ -217,6 +217,12 @@ async def test_a_turn_cut_by_its_token_limit_is_truncated(connect, library):
     assert played.result.stop is StopReason.TRUNCATED
 
 
+async def test_an_episode_that_fails_in_the_middle_tells_the_tokens_that_it_took(connect, library):
+    with pytest.raises(ChatError) as failed:
+        await play(Episode(QUESTION, library), await connect(Model(TURNS[0], TURNS[1], 400)))
+    assert failed.value.tokens == (20, 4)  # of the two replies before it, which are paid for
+
+
 async def test_cancelling_a_stream_leaves_nothing_behind(connect, library):
     client = await connect(Model("x" * 10_000))
     stream = client.stream([("user", ("x",))])

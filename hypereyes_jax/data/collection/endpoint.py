@@ -46,4 +46,6 @@ class EndpointPlayer:
 
 def _failure(error: ChatError) -> Exception:
     """What can't be helped by asking again ends the run; all else is an attempt that was not made."""
-    return UserError(f"the model can't be used: {error}") if error.fatal else PlayerError(str(error))
+    if error.fatal:
+        return UserError(f"the model can't be used: {error}")
+    return PlayerError(str(error), Spent(*error.tokens))

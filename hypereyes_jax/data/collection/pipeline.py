@@ -144,6 +144,7 @@ class Collection:
             try:
                 attempt, example = await self._make(question, key, stage, number)
             except PlayerError as error:
+                self._add_spent(error.spent)
                 self._failed(str(error))
                 return None
             self._add_spent(Spent(attempt.read, attempt.written))
@@ -170,7 +171,7 @@ class Collection:
         cost = await player.play(episode, seed)
         result = episode.result()
         if result.stop is StopReason.INFRASTRUCTURE:
-            raise PlayerError(result.why)
+            raise PlayerError(result.why, cost)
         correct = await self._verdict(question, result.answer, cost)
         attempt = Attempt(key, stage, number, correct, result.rounds, result.invocations)
         attempt = replace(attempt, read=cost.read, written=cost.written)
@@ -185,8 +186,7 @@ class Collection:
             except ChatError as error:
                 if error.fatal:
                     raise
-                self._add_spent(cost)
-                raise PlayerError(f"the judge of groundedness failed: {error}") from None
+                raise PlayerError(f"the judge of groundedness failed: {error}", cost) from None
         attempt = replace(attempt, fault=why or "")
         return attempt, self._example(episode, result)
 
@@ -195,8 +195,7 @@ class Collection:
             return False
         verdict = await self._judge.judge(question, answer)
         if verdict is None:
-            self._add_spent(spent)
-            raise PlayerError(f"the judge {self._judge.name} gave no verdict")
+            raise PlayerError(f"the judge {self._judge.name} gave no verdict", spent)
         return verdict
 
     def _add_spent(self, spent: Spent) -> None:

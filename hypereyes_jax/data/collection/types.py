@@ -30,7 +30,14 @@ class DirectAnswer:
 
 
 class PlayerError(Exception):
-    """A model that gave no verdict: the attempt tells nothing of it, and is made again another time."""
+    """A model that gave no verdict: the attempt tells nothing of it, and is made again another time.
+
+    spent: what it took all the same, which is paid for.
+    """
+
+    def __init__(self, message: str, spent: Spent = Spent()):
+        super().__init__(message)
+        self.spent = spent
 
 
 class Player(Protocol):

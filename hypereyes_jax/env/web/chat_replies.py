@@ -32,7 +32,8 @@ _TEXT_PARTS = ("text", "output_text")
 class ChatError(Exception):
     """The endpoint gave no usable reply; the message holds no key.
 
-    transient: trying again may help. fatal: no later request can work either (the key is refused).
+    transient: trying again may help. fatal: no later request can work either (the key is refused). tokens: (read,
+    written) by the replies before it, where an episode failed in the middle.
     """
 
     def __init__(self, message: str, *, transient: bool, fatal: bool = False, retry_after: float | None = None):
@@ -40,6 +41,7 @@ class ChatError(Exception):
         self.transient = transient
         self.fatal = fatal
         self.retry_after = retry_after
+        self.tokens = (0, 0)
 
     def saying(self, message: str) -> ChatError:
         """The same failure in other words."""

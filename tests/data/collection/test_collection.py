@@ -24,7 +24,7 @@ from hypereyes_jax.data.sources.question_rows import REFERENCE
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.judging.judges import ExactJudge
-from hypereyes_jax.env.types import Question, SearchHit
+from hypereyes_jax.env.types import Question, SearchError, SearchHit
 from hypereyes_jax.env.web.chat_api import ChatError
 from hypereyes_jax.errors import UserError
 from tests.data.demonstrations import read_examples
@@ -236,6 +236,23 @@ def test_no_attempt_is_begun_beyond_the_spending_cap(tmp_path):
     assert len(read_lines(tmp_path / ATTEMPTS)) == 18
     assert made < 18
     assert collection.dollars == pytest.approx(9 * 1.5)  # of both runs
+
+
+def test_what_told_nothing_is_paid_for_all_the_same(tmp_path):
+    class Down(World):
+        async def text_search(self, query, k):
+            raise SearchError("down", transient=True, kind="http_503")
+
+    def made(player, backend):
+        config = CollectConfig(necessity=0, budgets=(2,), episode=RULES, failures=9)
+        with AttemptLog(tmp_path) as log:
+            collection = Collection(log, player, ExactJudge(), backend, config, dollars=lambda spent: float(spent.read))
+            with pytest.raises(UserError, match="the only attempt could not be made"):
+                asyncio.run(collection.run([question()]))
+        return collection.dollars
+
+    assert made(Scripted({"one": [[READ]]}), Down()) == 100
+    assert made(Scripted({"one": [PlayerError("refused", Spent(70, 7))]}), World()) == 70
 
 
 def test_selection_keeps_what_fails_at_first_with_the_cheapest_success_as_reference(tmp_path):
