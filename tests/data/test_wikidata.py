@@ -12,6 +12,7 @@ from hypereyes_jax.data.wikidata.questions import (
     RivalSearch,
     make_questions,
     rivals_by_search,
+    said,
     template_text,
     word_question,
 )
@@ -409,6 +410,35 @@ def test_matching_looks_at_numbers_and_chains(graph):
     town = next(item for prop, item in graph.edges(20_000) if prop == 19)
     country = next(item for prop, item in graph.edges(town) if prop == 17)
     assert 20_000 in matching(graph, Constraint((19, 17), country), 10_000)
+
+
+def test_items_that_words_cannot_tell_apart_are_one(tmp_path):
+    path = tmp_path / "r.json"
+    cell = {"sLabel": literal("Ada"), "pLabel": literal("place of birth"), "p": uri("P19")}
+    rows = [
+        cell | {"s": uri(f"Q{person}"), "o": uri(f"Q{town}"), "oLabel": literal(name)}
+        for person, town, name in ((1, 90, "Paris"), (2, 91, "Paris"), (3, 92, "Rome"))
+    ]
+    path.write_text(json.dumps({"head": {"vars": list(rows[0])}, "results": {"bindings": rows}}))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        read_sparql(path, graph)
+        assert matching(graph, Constraint((19,), 90), 9) == {1, 2}
+        assert len(matching(graph, Constraint((19,), 90), 1)) == 1
+        assert matching(graph, Constraint((19,), 92), 9) == {3}
+
+
+@pytest.mark.parametrize(
+    ("saved", "year", "words"), [("-0043", -44, "44 BC"), ("0000", -1, "1 BC"), ("0079", 79, "79")]
+)
+def test_years_before_christ_are_those_of_historians_though_rdf_has_a_year_0(tmp_path, saved, year, words):
+    path = tmp_path / "r.json"
+    died = literal(f"{saved}-03-15T00:00:00Z", "dateTime")
+    row = {"s": uri("Q1048"), "p": uri("P570"), "o": died, "sLabel": literal("Caesar"), "pLabel": literal("died")}
+    path.write_text(json.dumps({"head": {"vars": list(row)}, "results": {"bindings": [row]}}))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        read_sparql(path, graph)
+        assert graph.numbers(1048) == [(570, year)]
+        assert said(graph, Constraint((570,), None, year)) == f"died in the year {words}"
 
 
 # Words

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS progress (name TEXT PRIMARY KEY, value TEXT NOT NULL)
 _INDEXES = """
 CREATE INDEX IF NOT EXISTS edge_by_object ON edge (property, object, subject);
 CREATE INDEX IF NOT EXISTS number_by_value ON number (property, value, subject);
+CREATE INDEX IF NOT EXISTS label_by_text ON label (text);
 """
 _HAS_TYPE = f"SELECT 1 FROM edge WHERE subject = ? AND property = {TYPE} AND object = ?"
 _FORM = 0x48594752  # application id: "HYGR"
@@ -150,6 +151,11 @@ class Graph:
         """ "" for an item without one."""
         row = self._db.execute("SELECT text FROM label WHERE id = ?", (number,)).fetchone()
         return str(row[0]) if row else ""
+
+    def namesakes(self, number: int) -> tuple[int, ...]:
+        """The item and all others that have its label: words can't tell them apart. Slow before `finish`."""
+        rows = self._db.execute("SELECT id FROM label WHERE text = ? ORDER BY id", (self.label(number),))
+        return tuple(row[0] for row in rows) or (number,)
 
     def property_label(self, number: int) -> str:
         row = self._db.execute("SELECT text FROM property WHERE id = ?", (number,)).fetchone()

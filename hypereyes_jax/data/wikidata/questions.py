@@ -49,11 +49,16 @@ _SAID = {
 _LONGEST = 800
 
 
+def year_in_words(year: float | None) -> str:
+    """ "1952", and "44 BC" for -44."""
+    return f"{abs(year or 0):.0f}" + (" BC" if year is not None and year < 0 else "")
+
+
 def said(graph: Graph, constraint: Constraint) -> str:
     """A constraint as a predicate: "was born in Oslo", "has, as its employer, one whose country is Norway"."""
     first = constraint.path[0]
     if constraint.item is None:
-        year = f"{constraint.value:.0f}"
+        year = year_in_words(constraint.value)
         return _SAID[first].format(year) if first in _SAID else f"has {graph.property_label(first)} in {year}"
     name = graph.label(constraint.item)
     if len(constraint.path) == 1:
@@ -221,7 +226,7 @@ async def rivals_by_search(
         open_ones = [c for c in walk.constraints if graph.without(c.path[0], [number])]
         lines = []
         for constraint in open_ones:
-            target = graph.label(constraint.item) if constraint.item is not None else f"{constraint.value:.0f}"
+            target = graph.label(constraint.item) if constraint.item is not None else year_in_words(constraint.value)
             hits = await backend.text_search(f"{name} {graph.property_label(constraint.path[0])} {target}", k)
             pages = [f" {normalise(f'{hit.title} {hit.content}')} " for hit in hits]
             lines.append(any(f" {normalise(name)} " in page and f" {normalise(target)} " in page for page in pages))

@@ -132,7 +132,9 @@ def _amount(cell: Any) -> float | None:
     kind, value = str(cell.get("datatype", "")).rpartition("#")[2], cell.get("value")
     if kind in ("dateTime", "date"):
         text = str(value)
-        return year_of(text if text.startswith(("+", "-")) else f"+{text}")
+        year = year_of(text if text.startswith(("+", "-")) else f"+{text}")
+        # RDF counts as astronomers do, with a year 0; a dump has none, and -44 is 44 BC.
+        return year - 1 if year is not None and year <= 0 else year
     if kind in ("decimal", "integer", "double", "float", "int", "nonNegativeInteger"):
         try:
             number = float(str(value))

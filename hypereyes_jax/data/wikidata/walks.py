@@ -97,12 +97,18 @@ def find(graph: Graph, rng: np.random.Generator, config: WalkConfig) -> Constrai
 
 
 def matching(graph: Graph, constraint: Constraint, limit: int) -> set[int]:
-    """Entities that meet a constraint, at most `limit`."""
+    """Entities that meet a constraint, at most `limit`. A question says labels, so items of the same label are one."""
     if constraint.item is None:
         return graph.with_number(constraint.path[0], constraint.value or 0.0, limit)
-    if len(constraint.path) == 1:
-        return graph.with_edge(constraint.path[0], constraint.item, limit)
-    return graph.with_chain(constraint.path[0], constraint.path[1], constraint.item, limit)
+    fitting: set[int] = set()
+    for item in graph.namesakes(constraint.item):
+        if len(constraint.path) == 1:
+            fitting |= graph.with_edge(constraint.path[0], item, limit - len(fitting))
+        else:
+            fitting |= graph.with_chain(constraint.path[0], constraint.path[1], item, limit - len(fitting))
+        if len(fitting) >= limit:
+            break
+    return fitting
 
 
 def _walk(graph: Graph, rng: np.random.Generator, hops: int) -> list[int]:
