@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ _LETTER = re.compile(
 )
 _MARKUP = re.compile(r"\\(?:boxed|text|mathbf|textbf)\b|[*`${}]|(?<!\w)_|_(?!\w)")  # of Markdown and LaTeX
 _ANOTHER = re.compile(r"[\s,;/&.)]*(?:(?:and|or)\s)?\(?([A-Z])\)?\s*(?:$|[,;/.]|and\s|or\s)")
-_MARK = re.compile(r"\s*[.):,;]|\s+[-\u2013\u2014]\s")  # behind a letter
+_MARK = re.compile(r"\s*[.):,;\u3001\u3002]|\s+[-\u2013\u2014]\s|\s*\n")  # behind a letter
 _REASON = re.compile(r"\s+(?:because|since|is)\b")
 
 
@@ -104,7 +105,7 @@ def chosen_letter(answer: str, options: Sequence[str]) -> str:
     ]
     if len(by_text) == 1:
         return by_text[0]
-    text = _MARKUP.sub("", answer).strip()
+    text = _MARKUP.sub("", unicodedata.normalize("NFKC", answer)).strip()  # "Ｂ）" is "B)"
     match = _LETTER.match(text)
     if match is None or match[1].upper() not in letters:
         return ""

@@ -60,6 +60,9 @@ async def test_exact_match_and_containment():
         ("great barrier reef", "B"),
         ("A coral garden", "C"),  # its first word is no letter
         ("A dog", ""),
+        ("B\n\nExplanation: the corals show it.", "B"),
+        ("B\u3002", "B"),
+        ("\uff22\uff09 Great Barrier Reef", "B"),
         ("E", ""),
         ("Beside the reef", ""),
         ("", ""),
