@@ -182,8 +182,11 @@ def check(config: EvalConfig) -> None:
     _refuse_settings(config, sizes)
 
     from hypereyes_jax.data.benchmarks import known_benchmark
+    from hypereyes_jax.env.judging.own import check_own_judge
     from hypereyes_jax.train.method import RlMethod, load_method
 
+    if config.judge.object:
+        check_own_judge(config.judge.object)
     load_method(RlMethod(), sizes.learner, sizes.episode, config.metrics)
     for name in config.benchmark:
         known_benchmark("imeb" if name == "imeb-mini" else name)

@@ -241,8 +241,11 @@ def check(config: RlConfig) -> None:
 
 def _check_own_objects(config: RlConfig, method: RlMethod) -> None:
     """Raises UserError for an optimiser or an object of the user's that can't be used, before anything is spent."""
+    from hypereyes_jax.env.judging.own import check_own_judge
     from hypereyes_jax.learner.optimizer import make_optimizer
     from hypereyes_jax.train.method import load_method
 
     make_optimizer(config.sizes.learner.optimizer)
+    if config.judge.object:
+        check_own_judge(config.judge.object)
     load_method(method, config.sizes.learner, config.sizes.episode, config.settings.metrics)

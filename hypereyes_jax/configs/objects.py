@@ -49,9 +49,9 @@ def load_object(name: str, what: str) -> NamedObject:
       what: what it is needed for, in errors: "reward", "judge", ...
 
     Raises:
-      UserError: the name is none, there is no such file, module or object, its file is no Python, or it imports what
-        is not there. What else the module raises as it is imported is a defect of it, and comes through with its own
-        traceback.
+      UserError: the name is none, there is no such file, module or object, its file is no Python, imports what is not
+        there, or ends the program. What else the module raises as it is imported is a defect of it, and comes through
+        with its own traceback.
     """
     place, colon, attribute = name.rpartition(":")
     if not colon or not place or not attribute:
@@ -113,8 +113,14 @@ def in_words(error: BaseException) -> str:
     ours = str(Path(__file__).parents[1])
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith((ours, sys.prefix, sys.base_prefix, "<")):
-            return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
-    return str(error) or type(error).__name__
+            what = f"{type(error).__name__}: {_first_line(error)}"
+            return f"{what} ({frame.filename}, line {frame.lineno})"
+    return _first_line(error) or type(error).__name__
+
+
+def _first_line(error: BaseException) -> str:
+    """Of what an error says: jax adds paragraphs of advice."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def refuse_coroutine(result: Any, name: str) -> None:
@@ -135,7 +141,9 @@ def call_with_metrics(source: NamedObject, argument: Any) -> tuple[Any, Any]:
 
 
 def refuse_sync(function: Any, name: str) -> None:
-    """Raises UserError for a function that is called but not awaited where one is awaited."""
+    """Raises UserError for a function that gives no coroutine where one is awaited."""
+    if inspect.isasyncgenfunction(inspect.unwrap(function)):
+        raise UserError(f"{name} is an async generator: return the whole result, not yield")
     if inspect.isroutine(function) and not inspect.iscoroutinefunction(inspect.unwrap(function)):
         raise UserError(f"{name} is not async; write async def, not def")
 
@@ -154,6 +162,8 @@ def _module(name: str, what: str) -> ModuleType:
             f"there is no module {name}, which was named as the {what}. Run the command where it lies, or name its "
             "file: path/file.py:object"
         ) from None
+    except (ImportError, SystemExit) as error:
+        raise UserError(_not_importable(error, name, what)) from error
 
 
 def _file(path: Path, what: str) -> ModuleType:
@@ -183,6 +193,8 @@ def _file(path: Path, what: str) -> ModuleType:
                 f"{path}, which was named as the {what}, is not a package and has no relative imports: write import "
                 "name for a file beside it, or name the object as package.module:object"
             ) from error
+        if isinstance(error, ImportError | SystemExit):
+            raise UserError(_not_importable(error, str(path), what)) from error
         raise
     return module
 
@@ -190,6 +202,14 @@ def _file(path: Path, what: str) -> ModuleType:
 def _no_python(error: SyntaxError, place: str, what: str) -> str:
     where = f"{error.filename}, line {error.lineno}"
     return f"{place}, which was named as the {what}, is not valid Python: {where}: {error.msg}"
+
+
+def _not_importable(error: BaseException, place: str, what: str) -> str:
+    """Of a file that ended the program, as a script without a guard does, or imports a name that is not there."""
+    why = in_words(error)
+    if isinstance(error, SystemExit):
+        why += ': what it does as a program belongs under if __name__ == "__main__":'
+    return f"{place}, which was named as the {what}, can't be imported: {why}"
 
 
 def _missing(error: ModuleNotFoundError, place: str, what: str) -> str:

@@ -10,6 +10,8 @@ from PIL import Image
 
 from hypereyes_jax.env import observations
 from hypereyes_jax.env.actions import (
+    IMAGE_SEARCH,
+    TEXT_SEARCH,
     Answer,
     Call,
     ImageSearch,
@@ -69,7 +71,8 @@ class Episode:
         self.config = config or EpisodeConfig()
         self.stop_reason: StopReason | None = None
         delegation: list[Tool] = [Delegate()] if self.config.delegate_rounds else []
-        self._tools = by_name([*delegation, *named_tools(self.config.tool_names), *tools])
+        further = [*delegation, *named_tools(self.config.tool_names), *tools]
+        self._tools = by_name(further, (IMAGE_SEARCH, TEXT_SEARCH))
         self._searching = {name: tool.is_search for name, tool in self._tools.items()}
         images = {f"img_{i}": image for i, image in enumerate(question.images)}
         self._search = GroundedSearch(images, backend, self.config)

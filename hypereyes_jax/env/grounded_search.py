@@ -13,6 +13,7 @@ from hypereyes_jax.env.actions import IMAGE_SEARCH, MOST_IGNORED, TEXT_SEARCH, C
 from hypereyes_jax.env.concurrent import all_at_once
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
+from hypereyes_jax.env.search.own_backend import checked_hits
 from hypereyes_jax.env.types import FatalSearchError, Invocation, SearchBackend, SearchError, SearchHit
 
 
@@ -155,9 +156,11 @@ class GroundedSearch:
         try:
             if invocation.tool == TEXT_SEARCH:
                 reply = await self._backend.text_search(invocation.query, config.text_request)
+                reply = checked_hits(reply, self._backend, TEXT_SEARCH)
                 hits = [hit for hit in reply if hit.score >= config.text_min_score][: config.text_k]
             else:
                 reply = await self._backend.image_search(self.images[invocation.query], config.image_k)
+                reply = checked_hits(reply, self._backend, IMAGE_SEARCH)
                 hits = sorted(reply[: config.image_k], key=lambda hit: -hit.score)
         except SearchError as error:
             failure = error

@@ -9,6 +9,7 @@ import numpy as np
 
 from hypereyes_jax.configs.objects import NamedObject, in_words, instance, named_object, refuse_coroutine
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.learner.reward import read_only
 from hypereyes_jax.rl.advantages import group_centred_advantage, group_relative_advantage
 
 # A function of rewards [G] and valid [G] (bool), which gives [G].
@@ -48,7 +49,7 @@ def load_advantage(own: str | Advantage | NamedObject) -> tuple[Advantage, Named
     def advantage(rewards_G: Any, valid_G: Any) -> np.ndarray:
         """Float32 [G], 0 where masked. Raises ValueError for what are not advantages of these rewards."""
         valid = np.asarray(valid_G, bool)
-        given = function(rewards_G, valid_G)
+        given = function(read_only(rewards_G), read_only(valid))
         refuse_coroutine(given, source.name)
         values = np.asarray(given, np.float32)
         if values.shape != valid.shape:

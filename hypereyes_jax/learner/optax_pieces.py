@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from hypereyes_jax.configs.objects import NamedObject, in_words, load_object
@@ -38,6 +40,7 @@ def named_schedule(config: OptimizerConfig) -> optax.Schedule:
             raise UserError(
                 f"{config.schedule} returned a {type(schedule).__name__}: a schedule is a function of the step"
             )
+        _check_schedule(schedule, config)
         return schedule
     function = _of_optax(config.schedule, "schedule", _is_schedule)
     own_warmup = has_own_warmup(config)
@@ -53,6 +56,23 @@ def named_schedule(config: OptimizerConfig) -> optax.Schedule:
         "decay_steps": steps,
     }
     return _called(function, arguments, config.schedule_options, f"{_OPTION}.schedule-options")
+
+
+def _check_schedule(schedule: Callable[[Any], Any], config: OptimizerConfig) -> None:
+    """Calls a user's schedule as the optimiser will: under jit, with a step. Raises UserError for no learning rate."""
+    rate = jax.jit(lambda step: jnp.asarray(schedule(step)))
+    for step in (0, max(config.total_steps - 1, 0)):
+        try:
+            value = rate(jnp.int32(step))
+        except Exception as error:
+            raise UserError(
+                f"the schedule of {config.schedule} failed at step {step}: {in_words(error)}. It must take the step as "
+                "an int32 of jax, work under jax.jit, and return the learning rate"
+            ) from error
+        if value.shape != () or not bool(jnp.isfinite(value)) or value < 0:
+            raise UserError(
+                f"the schedule of {config.schedule} gave {value} at step {step}, where a number of at least 0 is needed"
+            )
 
 
 def has_own_warmup(config: OptimizerConfig) -> bool:

@@ -61,6 +61,13 @@ class WeightedRewards:
         return [{**source.record(), "weight": weight} for source, weight in self.parts]
 
 
+def read_only(array: Any) -> np.ndarray:
+    """A view of an array that can't be written to; the array itself still can."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
 def load_rewards(own: Sequence[str | GroupReward]) -> WeightedRewards | None:
     """Rewards, each a function, `module:object` or `module:object*weight`; None for none.
 
@@ -120,7 +127,9 @@ def made_up_group() -> RewardGroup:
 
 
 def _called(loaded: NamedObject, group: RewardGroup) -> tuple[np.ndarray, Mapping[str, float]]:
-    rewards, metrics = call_with_metrics(loaded, group)
+    # Statistics, references and further rewards read the same arrays after a reward that would change them.
+    arrays = {name: read_only(getattr(group, name)) for name in ("accuracy_G", "rounds_G", "invocations_G", "valid_G")}
+    rewards, metrics = call_with_metrics(loaded, replace(group, **arrays))
     rewards = np.asarray(rewards, np.float32)
     if rewards.shape != (len(group.results),):
         raise ValueError(f"{loaded.name} gave shape {rewards.shape} for {len(group.results)} rollouts")

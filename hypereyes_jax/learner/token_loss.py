@@ -73,16 +73,26 @@ def load_loss(own: str | OwnLoss | NamedObject, learn: LearnerConfig) -> tuple[T
     source = replace(source, value=instance(source))
     loss = partial(_corrected, partial(_call_loss, source), learn.tis_cap)
     tokens = made_up_tokens()
+    if not learn.tis_cap:
+        tokens = tokens.replace(sampler_logp_BT=None)
     try:
-        gradient = jax.jit(jax.grad(lambda logp: jnp.sum(loss(tokens.replace(logp_BT=logp))[0])))(tokens.logp_BT)
+        value, gradient = jax.jit(
+            jax.value_and_grad(lambda logp: jnp.sum(loss(tokens.replace(logp_BT=logp))[0]))
+        )(tokens.logp_BT)  # fmt: skip
     except Exception as error:
         raise UserError(
             f"the loss {source.name} failed on two made-up rows: {in_words(error)}. It must take one LossTokens "
             "(hypereyes_jax.learner.token_loss), work under jax.jit, and return an array [B, T], or that and a dict of "
             "scalars"
         ) from error
-    if not bool(jnp.all(jnp.isfinite(gradient))):
-        raise UserError(f"the gradient of the loss {source.name} is not finite on two made-up rows")
+    for what, figures in (("", value), ("gradient of the ", gradient)):
+        if not bool(jnp.all(jnp.isfinite(figures))):
+            raise UserError(f"the {what}loss {source.name} is not finite on two made-up rows")
+    if not bool(jnp.any(gradient)):
+        raise UserError(
+            f"the gradient of the loss {source.name} is 0 on two made-up rows, so it would train nothing: gradients "
+            "flow through logp_BT alone"
+        )
     return loss, source
 
 

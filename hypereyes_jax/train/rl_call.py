@@ -14,12 +14,15 @@ from typing import Any, TypeVar
 from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.data.question_digest import try_key
 from hypereyes_jax.data.sources import open_questions
+from hypereyes_jax.env.judging.own import check_own_judge
+from hypereyes_jax.env.search.services import check_search
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.launch.processes import Processes
 from hypereyes_jax.launch.run_output import open_run, open_stages
+from hypereyes_jax.learner.optimizer import make_optimizer
 from hypereyes_jax.runs.metrics_file import read_metrics
 from hypereyes_jax.train.adapters import save_trained
-from hypereyes_jax.train.method import OwnObjects, RlMethod
+from hypereyes_jax.train.method import OwnObjects, RlMethod, load_method
 from hypereyes_jax.train.rl_policy import load_rl_policy
 from hypereyes_jax.train.rl_run import train
 from hypereyes_jax.train.rollout_source import check_ahead
@@ -91,6 +94,7 @@ def rl(
     out = Path(out)
     processes = Processes()
     check_ahead(settings, sizes.learner)
+    _outside_of_loops(lambda: _check(own, settings, reward, services, sizes))
     with open_run(processes, out, "train.rl", call, {"checkpoint": Path(checkpoint)}) as directory:
         model, params, rollouts, processes = load_rl_policy(checkpoint, sizes, settings, processes, directory=directory)
         with rollouts, open_stages(processes) as stages:
@@ -103,6 +107,18 @@ def rl(
         save_trained(directory, model, weights, adapters, os.fspath(checkpoint), sizes, processes)
         steps = [row for row in read_metrics(directory.file("metrics.jsonl")) if row["phase"] == "rl"]
     return TrainedPolicy(out / "model", steps)
+
+
+def _check(
+    own: OwnObjects, settings: RlSettings, reward: RewardConfig, services: RlServices, sizes: TrainingSizes
+) -> None:
+    """Raises UserError for an object or a setting that can't be used, before anything is loaded or written."""
+    check_search(services.search)
+    make_optimizer(sizes.learner.optimizer)
+    load_method(RlMethod(reward, own=own), sizes.learner, sizes.episode, settings.metrics)
+    judge = own.judge or services.judge.object
+    if judge:
+        check_own_judge(judge)
 
 
 def _named(questions: str | os.PathLike | Sequence[Question]) -> str:

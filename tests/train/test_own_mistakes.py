@@ -13,7 +13,10 @@ from hypereyes_jax.data.sources.source import open_questions
 from hypereyes_jax.env import Episode, EpisodeConfig, Question
 from hypereyes_jax.env.judging.own import own_judge
 from hypereyes_jax.env.own_prompt import check_prompt
-from hypereyes_jax.env.search.services import own_backend
+from hypereyes_jax.env.search.config import SearchConfig
+from hypereyes_jax.env.search.own_backend import own_backend
+from hypereyes_jax.env.search.resilience import ResilientBackend
+from hypereyes_jax.env.search.services import check_search, connected
 from hypereyes_jax.env.tools.named import named_tools
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.own_metrics import load_metrics
@@ -56,6 +59,8 @@ def written(tmp_path, monkeypatch):
         ("def mine(:\n", r"own.py, which was named as the {kind}, is not valid Python: .*own.py, line 1: "),
         ("import no_such_package_here\n", r"imports no_such_package_here, which is not there: install it"),
         ("from . import beside\n", r"no relative imports: write import name"),
+        ("from sys import nothing_here\n", r"can't be imported: .*cannot import name 'nothing_here'.*own.py, line 1"),
+        ("import sys\nsys.exit(0)\n", r"can't be imported: SystemExit: 0 .*own.py, line 2.*under if __name__"),
         ("def mime(*_):\n    pass\n", r"own.py has no mine, which was named as the {kind}. Did you mean mime\?"),
     ],
 )
@@ -107,9 +112,18 @@ def test_a_class_that_needs_arguments_is_told(kind, written):
         ("reward", "return ['a'] * 4", "could not convert"),
         ("reward", "return [float('nan')] * 4", "not finite"),
         ("reward", "return None", "reward"),
+        ("reward", "args[0].accuracy_G[:] = 1; return args[0].accuracy_G", r"read-only \(.*own.py, line 2\)"),
+        ("advantage", "args[0][:] = 1; return args[0]", r"read-only \(.*own.py, line 2\)"),
         ("advantage", "return args[0][:2]", r"gave shape \(2,\)"),
         ("advantage", "return args[0] * float('nan')", "not finite"),
         ("loss", "return args[0].logp_BT.sum()", "gave shape"),
+        ("loss", "return args[0].logp_BT * float('nan')", "is not finite"),
+        ("loss", "return args[0].old_logp_BT", "it would train nothing"),
+        (
+            "loss",
+            "return args[0].logp_BT if args[0].logp_BT.sum() > 0 else 0",
+            r"bool\[\]. \(.*own.py, line 2\). It must",
+        ),
         ("metric", "return 'many'", "could not convert"),
         ("metric", "return float('nan')", "not a finite number"),
         ("prompt", "return 5", "gave a int, where a string is needed"),
@@ -117,6 +131,12 @@ def test_a_class_that_needs_arguments_is_told(kind, written):
         ("judge", "return [True, False]", "where True, False or None is needed"),
         ("optimizer", "return 3", "an optimizer is an optax.GradientTransformation"),
         ("schedule", "return 3", "a schedule is a function of the step"),
+        ("schedule", "return lambda: 0.1", "failed at step 0.* takes 0 positional arguments"),
+        ("schedule", "return lambda step: 'fast'", "failed at step 0"),
+        ("schedule", "return lambda step: 0.1 if step < 5 else 0.01", "failed at step 0.*work under jax.jit"),
+        ("schedule", "return lambda step: step / 0", "gave nan at step 0"),
+        ("schedule", "return lambda step: [0.1]", r"gave \[0.1\] at step 0"),
+        ("schedule", "return lambda step: -0.1", "gave -0.1.* at step 0"),
     ],
 )
 def test_a_result_of_the_wrong_kind_is_told(kind, body, why, written):
@@ -166,12 +186,108 @@ async def test_what_a_tool_may_not_return_is_told_by_its_name(reply, why, writte
         await episode.step('<tool_call>{"name": "mine", "arguments": {}}</tool_call>')
 
 
-def test_a_search_backend_whose_methods_are_not_async_is_told(written):
-    source = (
-        "class mine:\n    def text_search(self, query, k): return []\n    def image_search(self, image, k): return []\n"
-    )
-    with pytest.raises(UserError, match=r"text_search of .* is not async; write async def"):
-        KINDS["search backend"](written(source))
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("name = 'two words'", "'two words' is not a valid name of a tool"),
+        ("name = 3", "3 is not a valid name of a tool"),
+        ("description = None", "the description of the tool mine must be a text"),
+        ("is_search = 'no'", "is_search of the tool mine must be True or False"),
+        ("price = '0.01'", "the price of the tool mine must be a number of dollars"),
+        ("price = float('nan')", "the price of the tool mine must be a number of dollars"),
+        ("parameters = None", "of type object: None has no"),
+        ("parameters = {'type': 'object', 'properties': []}", '"properties" must be an object'),
+        ("parameters = {'type': 'object', 'properties': {'a': 'string'}}", "the property 'a' must be described by an"),
+        ("parameters = {'type': 'object', 'required': 'a'}", '"required" must be a list of names'),
+        ("parameters = {'type': 'object', 'default': {1}}", "can't be written as JSON"),
+    ],
+)
+def test_a_tool_that_no_prompt_could_list_is_told_at_the_start(line, why, written):
+    call = f"{line}\n    async def call(self, arguments, episode): return ToolReply(('x',))"
+    with pytest.raises(UserError, match=f"own.py:mine is not a tool: .*{why}"):
+        named_tools([written(TOOL % call)])
+
+
+def test_no_tool_is_named_as_a_search_is(written):
+    call = "name = 'text_search'\n    async def call(self, arguments, episode): return ToolReply(('x',))"
+    with pytest.raises(UserError, match="can't be named text_search: that is one of the two searches"):
+        Episode(Question("q", "?", (), ("x",)), None, EpisodeConfig(tools=(written(TOOL % call),)))
+
+
+BACKEND = """
+from dataclasses import dataclass
+from hypereyes_jax.env.types import SearchHit
+
+@dataclass(frozen=True, slots=True)
+class mine:
+    index: str = "pages"
+
+    %s
+
+    async def image_search(self, image, k): return []
+"""
+
+
+@pytest.mark.parametrize(
+    ("search", "why"),
+    [
+        ("def text_search(self, query, k): return []", r"text_search of .* is not async; write async def"),
+        (
+            "async def text_search(self, query, k): yield 1",
+            r"text_search of .* is an async generator: return the whole",
+        ),
+        ("async def text_search(self, query): return []", r"its text_search must take \(query, k\)"),
+        ("async def text_search(self, *, query, k): return []", r"its text_search must take \(query, k\)"),
+        ("text_search = None", "is not a search backend"),
+    ],
+)
+def test_a_search_backend_that_cannot_be_asked_is_told_before_one_is_made(search, why, written):
+    name = written(BACKEND.replace('index: str = "pages"', "index: str") % search)
+    with pytest.raises(UserError, match=why):
+        check_search(SearchConfig(service="object", backend=name))
+
+
+async def test_a_frozen_backend_has_its_place_and_source_as_the_name_of_its_engine(written):
+    name = written(BACKEND % "async def text_search(self, query, k): return [SearchHit('a', query, 1.0)]")
+    async with connected(SearchConfig(service="object", backend=name)) as (backend, _):
+        assert backend.engine.startswith(f"{name}:")
+        assert [hit.content for hit in await backend.text_search("q", 1)] == ["q"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "what"),
+    [
+        ("None", "a NoneType"),
+        ("'found'", "a str"),
+        ("[{'title': 'a', 'content': 'b', 'score': 1}]", "a list with a dict in it"),
+        ("[SearchHit('a', 'b', 1), None]", "a list with a NoneType in it"),
+        ("(hit for hit in ())", "a generator"),
+    ],
+)
+async def test_what_a_search_backend_may_not_return_is_told_by_its_name(reply, what, written):
+    backend = own_backend(written(BACKEND % f"async def text_search(self, query, k): return {reply}"))
+    for asked in (backend, ResilientBackend(backend)):
+        episode = Episode(Question("q", "?", (), ("x",)), asked, EpisodeConfig())
+        with pytest.raises(
+            TypeError, match=f"text_search of mine returned {what}, where a list of SearchHit is needed"
+        ):
+            await episode.step('<tool_call>{"name": "text_search", "arguments": {"input": ["a"]}}</tool_call>')
+
+
+@pytest.mark.parametrize(
+    ("verdict", "read"), [("np.True_", True), ("np.float32(0)", False), ("1", True), ("None", None)]
+)
+async def test_a_verdict_is_one_of_three_whatever_its_type(verdict, read, written):
+    judge = await own_judge(written(f"import numpy as np\ndef mine(question, answer):\n    return {verdict}\n"))
+    assert await judge.judge(Question("q", "?", (), ("x",)), "x") is read
+
+
+@pytest.mark.parametrize("verdict", ["'no'", "0.5", "[]", "{'correct': False}"])
+async def test_what_is_no_verdict_is_told_in_the_middle_of_a_run_too(verdict, written):
+    source = f"def mine(question, answer):\n    return True if answer == 'Paris' else {verdict}\n"
+    judge = await own_judge(written(source))
+    with pytest.raises(TypeError, match="where True, False or None is needed"):
+        await judge.judge(Question("q", "?", (), ("x",)), "x")
 
 
 def test_classes_whose_objects_are_called_serve_as_well_as_functions(written):

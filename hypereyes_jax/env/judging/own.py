@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
@@ -16,8 +17,11 @@ Verdict = bool | None
 OwnJudge = Callable[[Question, str], Verdict | Awaitable[Verdict]]
 
 
-class FunctionJudge:
-    """A function of a question and an answer as a judge. It may be async; what it raises ends the run."""
+class CheckedJudge:
+    """A user's judge, or a function of a question and an answer, which may be async. What it raises ends the run.
+
+    A verdict that is none is an error: "no" is not False.
+    """
 
     def __init__(self, name: str, function: OwnJudge):
         self.name, self._function = name, function
@@ -26,7 +30,20 @@ class FunctionJudge:
         if answer is None:
             return False
         verdict = self._function(question, answer)
-        return await verdict if inspect.isawaitable(verdict) else verdict
+        if inspect.isawaitable(verdict):
+            verdict = await verdict
+        if verdict is None or (np.ndim(verdict) == 0 and verdict in (True, False)):
+            return None if verdict is None else bool(verdict)
+        raise NoVerdictError(f"the judge {self.name} gave {verdict!r:.200}, where True, False or None is needed")
+
+
+class NoVerdictError(TypeError):
+    """A user's judge returned what is neither True, False nor None."""
+
+
+def check_own_judge(given: str | Judge | OwnJudge) -> None:
+    """Raises UserError as `own_judge`, where no event loop runs: before a command loads anything."""
+    asyncio.run(own_judge(given))
 
 
 async def own_judge(given: str | Judge | OwnJudge) -> Judge:
@@ -38,7 +55,11 @@ async def own_judge(given: str | Judge | OwnJudge) -> Judge:
     """
     source = named_object(given, "judge")
     own, name = instance(source), source.name
-    judge: Judge = own if isinstance(own, Judge) else FunctionJudge(f"{name}:{source.sha256[:12]}", own)
+    judge = (
+        CheckedJudge(str(own.name), own.judge)
+        if isinstance(own, Judge)
+        else CheckedJudge(f"{name}:{source.sha256[:12]}", own)
+    )
     if not isinstance(own, Judge):
         try:
             inspect.signature(own).bind(MADE_UP, "Paris")
@@ -48,14 +69,14 @@ async def own_judge(given: str | Judge | OwnJudge) -> Judge:
                 f"question and an answer ({error})"
             ) from None
     try:
-        verdict = await judge.judge(MADE_UP, "Paris")
+        await judge.judge(MADE_UP, "Paris")
     except UserError:
         raise
+    except NoVerdictError as error:
+        raise UserError(f"{error} (asked about a made-up answer)") from error
     except Exception as error:
         raise UserError(
             f"the judge {name} failed on a made-up answer: {in_words(error)}. It must be a function of a question and "
             "an answer, which may be async, or have a name and async judge(question, answer)"
         ) from error
-    if not (verdict is None or (np.ndim(verdict) == 0 and verdict in (True, False))):
-        raise UserError(f"the judge {name} gave {verdict!r} on a made-up answer, where True, False or None is needed")
     return judge

@@ -15,6 +15,7 @@ from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
 from hypereyes_jax.env.search.budget import Budget, OwnBudget
 from hypereyes_jax.env.search.config import CallPolicy
 from hypereyes_jax.env.search.metrics import SearchMetrics
+from hypereyes_jax.env.search.own_backend import checked_hits
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchError, SearchHit
 from hypereyes_jax.env.web.per_loop import PerLoop
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
@@ -102,7 +103,7 @@ class ResilientBackend:
         self.metrics.attempts += 1
         try:
             async with asyncio.timeout(self.policy.timeout):
-                return await search()
+                return checked_hits(await search(), self.inner, tool)
         except TimeoutError:
             message = f"no result within {self.policy.timeout:g} s"
             raise SearchError(message, transient=True, kind="timeout") from None

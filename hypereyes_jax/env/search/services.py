@@ -6,9 +6,8 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from hypereyes_jax.configs.objects import instance, load_object, refuse_sync
 from hypereyes_jax.env.nature import Nature
 from hypereyes_jax.env.search.backends import (
     HttpWorldBackend,
@@ -24,6 +23,7 @@ from hypereyes_jax.env.search.backends.mapping import MappedBackend, read_mappin
 from hypereyes_jax.env.search.budget import Budget, OwnBudget, RunShare, StoreBudget
 from hypereyes_jax.env.search.config import SearchConfig, SearchKeys, Service, StoreMode
 from hypereyes_jax.env.search.metrics import SearchMetrics
+from hypereyes_jax.env.search.own_backend import backend_engine, check_named_backend, own_backend
 from hypereyes_jax.env.search.postgres import PostgresStore
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
@@ -82,7 +82,10 @@ async def connected(
                 offline = stack.enter_context(world_service(world, config.transport, config.latency))
                 live = ResilientBackend(offline, policy, metrics, budget)
         else:
-            live = ResilientBackend(own or _service(config, keys or SearchKeys(), share), policy, metrics, budget)
+            service = own or _service(config, keys or SearchKeys(), share)
+            if config.service == "object" and own is None:
+                engine = backend_engine(config.backend, service)
+            live = ResilientBackend(service, policy, metrics, budget)
         backend = RecordedBackend(
             live,
             store,
@@ -110,7 +113,8 @@ _READ_BY: dict[str, tuple[Service, ...]] = {
 
 
 def check_search(config: SearchConfig, default: SearchConfig | None = None) -> None:
-    """Raises UserError for a setting that the service does not read, before anything is opened.
+    """Raises UserError for a setting that the service does not read, or a backend of the user's own that is none.
+    Nothing is opened.
 
     Args:
       default: of a command whose transport and latency are no choice of the user's; None checks neither.
@@ -126,6 +130,8 @@ def check_search(config: SearchConfig, default: SearchConfig | None = None) -> N
             raise UserError(
                 f"--search.{name} applies to offline worlds only, but the service is {config.service}: leave it out."
             )
+    if config.service == "object":
+        check_named_backend(config.backend)
     if config.budget and (config.store is None or not is_postgres(config.store)):
         raise UserError("--search.budget needs a store in PostgreSQL: give --search.store postgresql://...")
 
@@ -157,27 +163,6 @@ def _service(config: SearchConfig, keys: SearchKeys, share: RunShare) -> SearchB
     if not config.url:
         raise UserError(f"--search.service {config.service} needs --search.url.")
     return HttpWorldBackend(config.url) if config.service == "serve-world" else RetrieverBackend(config.url)
-
-
-def own_backend(name: str) -> SearchBackend:
-    """A user's backend, by `module:object`. What it raises beside SearchError ends the run: it is a defect of it.
-
-    Raises UserError where there is none of this name, or it is not a backend.
-    """
-    if not name:
-        raise UserError("--search.service object needs --search.backend module:object.")
-    source = load_object(name, "search backend")
-    backend: Any = instance(source)
-    if not isinstance(backend, SearchBackend):
-        raise UserError(
-            f"{name} is not a search backend: it needs async text_search(query, k) and image_search(image, k)"
-        )
-    for method in ("text_search", "image_search"):
-        refuse_sync(getattr(backend, method), f"{method} of {name}")
-    own: Any = backend
-    if not hasattr(own, "engine"):  # names the service in a store: another version of it may answer differently
-        own.engine = f"{name}:{source.sha256[:12]}"
-    return backend
 
 
 def _image_host(config: SearchConfig, keys: SearchKeys, share: RunShare) -> ImageHost | None:

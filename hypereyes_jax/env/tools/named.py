@@ -8,8 +8,8 @@ from functools import cache
 
 from hypereyes_jax.configs.objects import NamedObject, instance, load_object, refuse_sync
 from hypereyes_jax.env.tools.mcp_setting import MCP, mcp_setting
-from hypereyes_jax.env.tools.types import Tool
-from hypereyes_jax.errors import UserError
+from hypereyes_jax.env.tools.types import Tool, check_tool
+from hypereyes_jax.errors import SettingError, UserError
 
 # What makes each; loaded when it is asked for, since their HTTP clients take long to import.
 SHIPPED = {
@@ -60,6 +60,10 @@ def _tool(name: str) -> Tool:
             f"{name} is not a tool: it needs name, description, parameters, is_search, price and async "
             "call(arguments, episode)."
         )
+    try:
+        check_tool(tool)
+    except SettingError as error:
+        raise UserError(f"{name} is not a tool: {error}") from None
     refuse_sync(tool.call, f"call of {name}")
     try:
         inspect.signature(tool.call).bind({}, None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from PIL import Image
@@ -11,6 +13,7 @@ from hypereyes_jax.env.actions import Call
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import SearchOutcome
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Part, Question, SearchBackend, SearchError
+from hypereyes_jax.errors import SettingError
 
 
 class ToolError(Exception):
@@ -100,23 +103,63 @@ def schema(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def by_name(tools: Sequence[Tool]) -> dict[str, Tool]:
+def by_name(tools: Sequence[Tool], others: Collection[str] = ()) -> dict[str, Tool]:
     """Tools by their names.
 
+    Args:
+      others: names that are taken.
+
     Raises:
-      ValueError: two tools share a name, a name is none that a model could write, or an object is not a tool.
+      SettingError: two tools share a name, or as `check_tool`.
     """
     tool_by_name: dict[str, Tool] = {}
     for tool in tools:
-        if not isinstance(tool, Tool):
-            raise ValueError(
-                f"{tool!r} is not a tool: it needs name, description, parameters, is_search, price and an async call"
+        check_tool(tool)
+        if tool.name in others:
+            raise SettingError(
+                f"a tool can't be named {tool.name}: that is one of the two searches, give it another name"
             )
-        if not tool.name or not tool.name.replace("_", "").replace("-", "").isalnum() or not tool.name.isascii():
-            raise ValueError(f"{tool.name!r} is not a valid name of a tool: use letters, digits, _ and -")
         if tool.name in tool_by_name:
-            raise ValueError(f"two tools are named {tool.name}")
-        if tool.parameters.get("type") != "object":
-            raise ValueError(f"the parameters of the tool {tool.name} must be a JSON schema of type object")
+            raise SettingError(f"two tools are named {tool.name}")
         tool_by_name[tool.name] = tool
     return tool_by_name
+
+
+def check_tool(tool: object) -> None:
+    """Raises SettingError for an object that is not a tool, or whose name, description, schema, flag or price can't be
+    those of one: a prompt lists them, and a model has to write the name."""
+    if not isinstance(tool, Tool):
+        raise SettingError(
+            f"{tool!r} is not a tool: it needs name, description, parameters, is_search, price and an async call"
+        )
+    name, price = tool.name, tool.price
+    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
+        raise SettingError(f"{name!r} is not a valid name of a tool: use letters, digits, _ and -")
+    if not isinstance(tool.description, str):
+        raise SettingError(f"the description of the tool {name} must be a text, not {tool.description!r:.80}")
+    if not isinstance(tool.is_search, bool):
+        raise SettingError(f"is_search of the tool {name} must be True or False, not {tool.is_search!r:.80}")
+    if isinstance(price, bool) or not isinstance(price, int | float) or not math.isfinite(price) or price < 0:
+        raise SettingError(f"the price of the tool {name} must be a number of dollars, at least 0, not {price!r:.80}")
+    fault = _schema_fault(tool.parameters)
+    if fault:
+        raise SettingError(f"the parameters of the tool {name} must be a JSON schema of type object: {fault}")
+
+
+def _schema_fault(parameters: object) -> str:
+    """What of a tool's schema a prompt or a client could not read; "" for nothing."""
+    if not isinstance(parameters, Mapping) or parameters.get("type") != "object":
+        return f'{parameters!r:.80} has no "type": "object"'
+    properties, required = parameters.get("properties", {}), parameters.get("required", [])
+    if not isinstance(properties, Mapping):
+        return f'its "properties" must be an object, not {properties!r:.80}'
+    for name, value in properties.items():
+        if not isinstance(name, str) or not isinstance(value, Mapping):
+            return f'the property {name!r} must be described by an object, such as {{"type": "string"}}'
+    if not isinstance(required, list | tuple) or not all(isinstance(name, str) for name in required):
+        return f'its "required" must be a list of names, not {required!r:.80}'
+    try:
+        json.dumps(dict(parameters))
+    except (TypeError, ValueError) as error:
+        return f"it can't be written as JSON ({error})"
+    return ""
