@@ -76,14 +76,15 @@ def open_attempts(
         yield log
 
 
+def price_of(prompt_price: float, completion_price: float) -> Callable[[Spent], float]:
+    """The cost of tokens, at dollars a million."""
+    return lambda spent: (spent.read * prompt_price + spent.written * completion_price) / 1e6
+
+
 def dollars_of(search: Connected, prompt_price: float, completion_price: float) -> Callable[[Spent], float]:
     """The cost of tokens, at dollars a million, with that of the searches so far."""
-
-    def dollars(spent: Spent) -> float:
-        tokens = (spent.read * prompt_price + spent.written * completion_price) / 1e6
-        return tokens + search.metrics.summary()["cost"]
-
-    return dollars
+    tokens = price_of(prompt_price, completion_price)
+    return lambda spent: tokens(spent) + search.metrics.summary()["cost"]
 
 
 async def make_attempts(collection: Collection, questions: Sequence[Question]) -> bool:

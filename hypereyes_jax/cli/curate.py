@@ -27,6 +27,7 @@ from hypereyes_jax.cli.collection import (
     make_attempts,
     open_attempts,
     own_objects,
+    price_of,
     print_spending,
     print_stages,
 )
@@ -197,7 +198,13 @@ async def _collect(
         _player(filter_model, plan) if filter_model is not None else contextlib.nullcontext() as filter_player,
     ):
         dollars = dollars_of(search, model.prompt_price, model.completion_price)
-        collection = Collection(log, player, judge, search.backend, rules, filter_player=filter_player, dollars=dollars)
+        of_filter = None
+        if filter_model is not None:
+            of_filter = price_of(filter_model.prompt_price, filter_model.completion_price)
+        collection = Collection(
+            log, player, judge, search.backend, rules,
+            filter_player=filter_player, dollars=dollars, filter_dollars=of_filter,
+        )  # fmt: skip
         capped = await make_attempts(collection, questions)
     print_spending(collection, capped, f"most_dollars: {plan.most_dollars:g}")
 

@@ -128,7 +128,9 @@ def made_up_group() -> RewardGroup:
 
 def _called(loaded: NamedObject, group: RewardGroup) -> tuple[np.ndarray, Mapping[str, float]]:
     # Statistics, references and further rewards read the same arrays after a reward that would change them.
-    arrays = {name: read_only(getattr(group, name)) for name in ("accuracy_G", "rounds_G", "invocations_G", "valid_G")}
+    arrays: dict[str, Any] = {
+        name: read_only(getattr(group, name)) for name in ("accuracy_G", "rounds_G", "invocations_G", "valid_G")
+    }
     rewards, metrics = call_with_metrics(loaded, replace(group, **arrays))
     rewards = np.asarray(rewards, np.float32)
     if rewards.shape != (len(group.results),):

@@ -30,6 +30,7 @@ from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend, Stop
 from hypereyes_jax.env.web.chat_api import ChatError
 from hypereyes_jax.errors import UserError
 
+_OF_FILTER = (CollectionStage.NECESSITY, CollectionStage.DIFFICULTY)
 _STAGE_NUMBERS = {stage: number for number, stage in enumerate(CollectionStage)}
 
 
@@ -45,6 +46,7 @@ class Collection:
       player: the policy that is sampled, and tried for RL.
       filter_player: answers in the filters of necessity and difficulty; the paper's is a large open model.
       dollars: what models and searches have cost so far, given the tokens of this collection.
+      filter_dollars: what the filters' model has cost, given its tokens; None = they cost what the player's do.
       grounding: says whether a success's reasoning rests on what was found; None = the filters' own rule.
     """
 
@@ -58,13 +60,16 @@ class Collection:
         *,
         filter_player: Player | None = None,
         dollars: Callable[[Spent], float] = lambda spent: 0.0,
+        filter_dollars: Callable[[Spent], float] | None = None,
         grounding: Grounding | None = None,
     ):
         self._log, self._player, self._judge, self._backend, self._config = log, player, judge, backend, config
         self._filter = filter_player or player
-        self._dollars, self._grounding = dollars, grounding
+        self._dollars, self._filter_dollars, self._grounding = dollars, filter_dollars, grounding
         self._slots = asyncio.Semaphore(config.in_flight)
-        self._spent = Spent(sum(a.read for a in log), sum(a.written for a in log))
+        self._spent = {True: Spent(), False: Spent()}  # by the filters' model, and by the player
+        for attempt in log:
+            self._add_spent(attempt.stage, Spent(attempt.read, attempt.written))
         self._failed_in_a_row = 0
         self._made = 0  # attempts of this run that told something
         self._why = ""  # the last one could not be made
@@ -73,7 +78,10 @@ class Collection:
     @property
     def dollars(self) -> float:
         """What all attempts have cost."""
-        return self._dollars(self._spent)
+        of_filter, of_player = self._spent[True], self._spent[False]
+        if self._filter_dollars is None:
+            return self._dollars(of_filter + of_player)
+        return self._filter_dollars(of_filter) + self._dollars(of_player)
 
     async def run(self, questions: Sequence[Question], advance: Callable[[], None] = lambda: None) -> bool:
         """Every question through every stage. Returns whether the spending cap ended it early.
@@ -144,10 +152,10 @@ class Collection:
             try:
                 attempt, example = await self._make(question, key, stage, number)
             except PlayerError as error:
-                self._add_spent(error.spent)
+                self._add_spent(stage, error.spent)
                 self._failed(str(error))
                 return None
-            self._add_spent(Spent(attempt.read, attempt.written))
+            self._add_spent(stage, Spent(attempt.read, attempt.written))
             self._failed_in_a_row = 0
             self._made += 1
             attempt = replace(attempt, seconds=time.perf_counter() - began)
@@ -167,7 +175,7 @@ class Collection:
             budget = self._config.budgets[number // self._config.trials]
             rules = replace(rules, max_rounds=budget, max_turns=budget + 1)
         episode = CapturedEpisode(question, self._backend, rules)
-        player = self._filter if stage is CollectionStage.DIFFICULTY else self._player
+        player = self._filter if stage in _OF_FILTER else self._player
         cost = await player.play(episode, seed)
         result = episode.result()
         if result.stop is StopReason.INFRASTRUCTURE:
@@ -198,9 +206,9 @@ class Collection:
             raise PlayerError(f"the judge {self._judge.name} gave no verdict", spent)
         return verdict
 
-    def _add_spent(self, spent: Spent) -> None:
+    def _add_spent(self, stage: CollectionStage, spent: Spent) -> None:
         """Counts what an attempt took, which is paid whether it told something or not."""
-        self._spent = Spent(self._spent.read + spent.read, self._spent.written + spent.written)
+        self._spent[stage in _OF_FILTER] += spent
 
     def _example(self, episode: CapturedEpisode, result: EpisodeResult) -> Example:
         rules = self._config.episode

@@ -20,6 +20,9 @@ class Spent:
     read: int = 0
     written: int = 0
 
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.read + other.read, self.written + other.written)
+
 
 @dataclass(frozen=True)
 class DirectAnswer:

@@ -255,6 +255,18 @@ def test_what_told_nothing_is_paid_for_all_the_same(tmp_path):
     assert made(Scripted({"one": [PlayerError("refused", Spent(70, 7))]}), World()) == 70
 
 
+def test_the_filters_model_has_a_price_of_its_own(tmp_path):
+    config = CollectConfig(budgets=(2,), episode=RULES)
+    prices = {"dollars": lambda spent: 3.0 * spent.read, "filter_dollars": lambda spent: 0.5 * spent.read}
+    player = Scripted({"one": [[LOOK, READ, RIGHT]]})
+    with AttemptLog(tmp_path) as log:
+        collection = Collection(log, player, ExactJudge(), World(), config, filter_player=Scripted(), **prices)
+        asyncio.run(collection.run([question()]))
+        assert collection.dollars == 0.5 * 50 + 3.0 * 100  # a direct answer, then an episode
+        again = Collection(log, player, ExactJudge(), World(), config, filter_player=Scripted(), **prices)
+        assert again.dollars == collection.dollars
+
+
 def test_selection_keeps_what_fails_at_first_with_the_cheapest_success_as_reference(tmp_path):
     tries = [[LOOK, WRONG], [LOOK, READ, LOOK, RIGHT], [LOOK, READ, RIGHT], [LOOK, WRONG], [LOOK, WRONG]]
     easy = question("two", "Of which country is this the flag, by its capital?")
