@@ -80,12 +80,22 @@ class QuestionOutcome:
 Play = Callable[[Question], Awaitable[QuestionOutcome]]
 
 
+def check(config: AskConfig) -> None:
+    """Raises UserError for what the command would refuse before it loads anything."""
+    from hypereyes_jax.env.own_prompt import check_rules
+    from hypereyes_jax.env.search.services import check_search
+
+    if bool(config.model_url) == (config.checkpoint is not None):
+        raise UserError("give either --model-url (with --model) or --checkpoint.")
+    check_search(config.search, SearchConfig())
+    check_rules(_rules(config))
+
+
 def run(config: AskConfig) -> None:
     from hypereyes_jax.env.web.chat_api import ChatError
     from hypereyes_jax.runs.terminal import Terminal
 
-    if bool(config.model_url) == (config.checkpoint is not None):
-        raise UserError("give either --model-url (with --model) or --checkpoint.")
+    check(config)
     try:
         asyncio.run(_ask(config, Terminal()))
     except ChatError as error:
@@ -94,10 +104,9 @@ def run(config: AskConfig) -> None:
 
 async def _ask(config: AskConfig, console: Terminal) -> None:
     from hypereyes_jax.env.conversation import follow_up
-    from hypereyes_jax.env.search.services import check_search, connected
+    from hypereyes_jax.env.search.services import connected
     from hypereyes_jax.env.web.open_image import open_image
 
-    check_search(config.search, SearchConfig())
     *sources, text = config.images_and_question or ("",)
     if not text.strip():
         raise UserError("no question was given. Give the images, if any, and then the question in quotes.")

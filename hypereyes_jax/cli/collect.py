@@ -103,12 +103,15 @@ class CollectSettings:
     """Let the judge's model say whether the reasoning rests on what was found, in place of a rule."""
 
 
-def run(config: CollectSettings) -> None:
-    from hypereyes_jax.data.sources import open_questions
-    from hypereyes_jax.data.sources.openable import openable
+def check(config: CollectSettings) -> None:
+    """Raises UserError for what the command would refuse before it reads or loads anything."""
     from hypereyes_jax.env.judging.service import check_judge
+    from hypereyes_jax.env.own_prompt import check_rules
+    from hypereyes_jax.env.search.services import check_search
 
     check_judge(config.judge)
+    check_search(config.search, SearchConfig())
+    check_rules(config.settings.episode)
     refuse_settings_of_demonstrations(config.source, "collect")
     ways = [bool(config.model_url), config.checkpoint is not None, bool(config.trajectories)]
     if sum(ways) != 1:
@@ -117,6 +120,13 @@ def run(config: CollectSettings) -> None:
         raise UserError("an endpoint needs its URL and the name of a model there: --model-url with --model.")
     if config.judge_grounding and not config.judge.url:
         raise UserError("--judge-grounding needs a judge that is a chat model: --judge.url and --judge.model.")
+
+
+def run(config: CollectSettings) -> None:
+    from hypereyes_jax.data.sources import open_questions
+    from hypereyes_jax.data.sources.openable import openable
+
+    check(config)
     if config.miniature:
         from hypereyes_jax import miniature
 
@@ -140,9 +150,8 @@ def run(config: CollectSettings) -> None:
 async def _collect(config: CollectSettings, questions: Sequence[Question]) -> None:
     from hypereyes_jax.data.collection.pipeline import Collection
     from hypereyes_jax.env.judging.service import judging
-    from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
+    from hypereyes_jax.env.search.services import SearchKeys, connected
 
-    check_search(config.search, SearchConfig())
     keys = SearchKeys.of(os.environ)
     inputs = {"checkpoint": config.checkpoint}
     objects = own_objects(config.settings.episode, config.search, config.judge, (config.questions,))

@@ -78,20 +78,35 @@ class ServeConfig:
     """The rules of the agent's episodes."""
 
 
-def run(config: ServeConfig) -> None:
+def check(config: ServeConfig) -> None:
+    """Raises UserError for what the command would refuse before it loads anything."""
+    from hypereyes_jax.env.own_prompt import check_rules
+    from hypereyes_jax.env.search.services import check_search
+
+    check_search(config.search, SearchConfig())
+    if config.mode == "agent":
+        check_rules(_rules(config))
     if not is_loopback(config.host) and not os.environ.get(config.key_env):
         raise UserError(
             f"--host {config.host} lets other machines ask: set a key in the environment variable {config.key_env}"
         )
+
+
+def run(config: ServeConfig) -> None:
+    check(config)
     with ends_by_signal() as came:  # also while the model is loaded
         asyncio.run(_serve(config, came))
 
 
-async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
+def _rules(config: ServeConfig) -> EpisodeConfig:
     from hypereyes_jax import miniature
-    from hypereyes_jax.env.search.services import check_search, connected
 
-    check_search(config.search, SearchConfig())
+    return config.episode.over(miniature.EPISODE) if config.miniature else config.episode
+
+
+async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
+    from hypereyes_jax.env.search.services import connected
+
     refuse_missing_inputs(config)
 
     from hypereyes_jax.eval.policy import load_policy
@@ -124,8 +139,7 @@ async def _serve(config: ServeConfig, came: Callable[[], bool]) -> None:
         end.set()
     keys = SearchKeys.of(os.environ)
     async with connected(config.search, keys) as (backend, _), policy.engines.running() as generator:
-        rules = config.episode.over(miniature.EPISODE) if config.miniature else config.episode
-        agent = AgentSettings(backend, rules) if config.mode == "agent" else None
+        agent = AgentSettings(backend, _rules(config)) if config.mode == "agent" else None
         server = ChatServer(generator, policy.chat, settings, agent)
         async with running_server(server, settings) as url:
             print(f"serving {settings.model} ({config.mode}) at {url}/v1 (Ctrl-C ends)", flush=True)

@@ -38,24 +38,29 @@ class StudyConfig:
     """Print the commands of the steps that are not done yet, and run nothing."""
 
 
+def check(config: StudyConfig) -> None:
+    """Raises UserError for settings that can't be meant."""
+    if not config.options.seeds:
+        raise UserError("--seeds needs at least one seed.")
+    if config.jobs > 1 and not config.options.miniature:
+        raise UserError(
+            "--jobs is for the miniature, on one machine. Run the commands that --list prints on your cluster."
+        )
+
+
 def run(config: StudyConfig) -> int:
     from hypereyes_jax.runs.terminal import Terminal
     from hypereyes_jax.study.execution import execute, shell_line
     from hypereyes_jax.study.registry import STUDIES
     from hypereyes_jax.study.render import to_terminal, write_outcome
 
+    check(config)
     options = config.options
-    if not options.seeds:
-        raise UserError("--seeds needs at least one seed.")
     study = STUDIES[config.study](options)
     if config.list:
         for step in study.open_steps():
             print(shell_line(step.words) if step.words else f"# {step.name}: made by `hypereyes study {study.name}`")
         return 0
-    if config.jobs > 1 and not options.miniature:
-        raise UserError(
-            "--jobs is for the miniature, on one machine. Run the commands that --list prints on your cluster."
-        )
     print(f"{study.name}: {len(study.open_steps())} of {len(study.steps)} steps are left to do")
     logs = options.out / "logs"
     tell = partial(print, flush=True)

@@ -9,12 +9,22 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hypereyes_jax.configs.objects import NamedObject, in_words, instance, load_object, named_object, refuse_coroutine
+from hypereyes_jax.configs.objects import (
+    NamedObject,
+    in_words,
+    instance,
+    load_object,
+    named_object,
+    refuse_coroutine,
+    refuse_sync,
+)
+from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS
 from hypereyes_jax.env.prompts import system_prompt, tool_list
+from hypereyes_jax.env.tools.named import named_tools
 from hypereyes_jax.env.tools.search import ImageSearchTool, TextSearchTool
-from hypereyes_jax.env.tools.types import Tool, schema
+from hypereyes_jax.env.tools.types import Tool, by_name, schema
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
 
@@ -115,6 +125,26 @@ def check_prompt(system: str | PromptFunction | None, config: EpisodeConfig, too
             f"the prompt {system} failed on a made-up question: {in_words(error)}. It must take one PromptFacts "
             "(hypereyes_jax.env.own_prompt) and return a text"
         ) from error
+
+
+def check_rules(
+    config: EpisodeConfig, own_tools: Sequence[Tool] = (), prompt: PromptFunction | None = None
+) -> tuple[Tool, ...]:
+    """The further tools of the rules of episodes, tried with the prompt, so that what is wrong is told at the start.
+
+    Args:
+      own_tools: beside those that the rules name.
+      prompt: in place of the rules'.
+
+    Raises:
+      UserError: a tool is none, shares its name with another, or can't be awaited; or as `check_prompt`.
+    """
+    tools = by_name([*named_tools(config.tool_names), *own_tools], (IMAGE_SEARCH, TEXT_SEARCH))
+    for tool in own_tools:
+        refuse_sync(tool.call, f"call of the tool {tool.name}")
+    further = tuple(tools.values())
+    check_prompt(prompt or config.system, config, further)
+    return further
 
 
 @cache

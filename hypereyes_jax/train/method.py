@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from hypereyes_jax.configs.objects import NamedObject, load_object, named_object, refuse_sync
+from hypereyes_jax.configs.objects import NamedObject, load_object, named_object
 from hypereyes_jax.configs.reward import RewardConfig, check_resources
 from hypereyes_jax.configs.training import LearnerConfig
 from hypereyes_jax.data.sources import source_objects
@@ -14,12 +14,12 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.judging.own import OwnJudge
-from hypereyes_jax.env.own_prompt import PromptFunction, check_prompt, prompt_object
+from hypereyes_jax.env.own_prompt import PromptFunction, check_rules, prompt_object
 from hypereyes_jax.env.search.backends.mapping import mapping_object
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.search.own_backend import check_backend
-from hypereyes_jax.env.tools.named import named_tools, tool_objects
-from hypereyes_jax.env.tools.types import Tool, by_name
+from hypereyes_jax.env.tools.named import tool_objects
+from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import SearchBackend
 from hypereyes_jax.eval.own_metrics import Metric, OwnMetrics, load_metrics
 from hypereyes_jax.learner.advantage import Advantage, chosen_advantage, load_advantage
@@ -92,15 +92,12 @@ def load_method(
     own = method.own
     advantage = load_advantage(own.advantage)[0] if own.advantage else chosen_advantage(method.reward.advantage)
     loss = load_loss(own.loss, learn)[0] if own.loss else chosen_loss(learn)
-    tools = list(by_name([*named_tools(episode.tool_names), *own.tools], _SEARCHES).values())
-    for tool in own.tools:
-        refuse_sync(tool.call, f"call of the tool {tool.name}")
+    tools = check_rules(episode, own.tools, own.prompt)
     if own.search is not None:
         check_backend(own.search, f"the {type(own.search).__name__}")
     names = (*_SEARCHES, *(tool.name for tool in tools))
     check_resources(method.reward.price_list(), names, "price")
     check_resources(method.reward.budget.target(), names, "target")
-    check_prompt(own.prompt or episode.system, episode, tools)
     rewards = load_rewards((*method.reward.functions, *own.rewards))
     return LoadedMethod(rewards, advantage, loss, load_metrics((*metrics, *own.metrics)))
 

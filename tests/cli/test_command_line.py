@@ -169,6 +169,15 @@ def test_a_dry_run_asks_for_no_file_that_is_yet_to_come_and_opens_no_bucket(tmp_
         ("rl --checkpoint {base} --questions {rows} --sizes.learner.loss gspoo", "gspoo"),
         ("rl --checkpoint {base} --questions {rows} --sizes.episode.tools zooom", "zooom"),
         ("rl hypereyes_8b_rl --checkpoint {base} --questions {rows}", "needs a search service"),
+        ("rl --checkpoint {base} --questions {rows} --judge.object os:getcwd", "not a judge"),
+        (
+            "rl --checkpoint {base} --questions {rows} --search.service object --search.backend os:getcwd",
+            "not a search",
+        ),
+        ("eval {base} --questions {rows} --judge.object os:getcwd", "not a judge"),
+        ("ask Which? --model-url http://127.0.0.1:9/v1 --model m --episode.tools zooom", "zooom"),
+        ("collect {rows} --model-url http://127.0.0.1:9/v1 --model m --settings.episode.tools zooom", "zooom"),
+        ("study seeds --jobs 2 --recipe 30b", "--jobs is for the miniature"),
         ("sft --checkpoint {base} --demonstrations {rows} --sizes.learner.optimizer.name lions", "lions"),
         ("eval {base} --questions {rows} --metrics gone.py:f", "there is no file gone.py"),
         ("eval {base} --benchmark fvqaa --data {rows} --search.service serpapi", "there is no benchmark 'fvqaa'"),
@@ -181,6 +190,12 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(words, why, tmp_path, capsy
     assert cli.main([*command, "--out", str(tmp_path / "run"), "--dry-run"]) == 2
     assert why in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_a_server_refuses_tools_that_no_request_could_be_answered_with(capsys):
+    words = ["serve", BASE, "--mode", "agent", "--episode.tools", "zooom", "--dry-run"]
+    assert cli.main(words) == 2
+    assert "zooom" in capsys.readouterr().err
 
 
 def test_a_dry_run_counts_the_rows_of_the_data(tmp_path, capsys):
