@@ -1,5 +1,6 @@
 """Wikidata: the dump as a graph, walks whose constraints leave one entity, and questions in words."""
 
+import bz2
 import json
 from collections import Counter
 
@@ -203,6 +204,19 @@ def test_damage_is_told_and_what_was_read_is_kept(tmp_path, rows):
     (tmp_path / "no.sqlite").write_text("not a database, but long enough to be looked at " * 30)
     with pytest.raises(UserError, match="can't be used as a graph"):
         Graph(tmp_path / "no.sqlite")
+
+
+def test_a_dump_that_ends_between_two_lines_or_streams_is_cut_short(tmp_path, rows):
+    write_dump(tmp_path / "d.json", iter(rows))
+    whole = (tmp_path / "d.json").read_bytes().splitlines(keepends=True)
+    half = len(whole) // 2
+    streams = [bz2.compress(b"".join(part)) for part in (whole[:half], whole[half:])]
+    (tmp_path / "d.json.bz2").write_bytes(b"".join(streams))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        assert read_dump(tmp_path / "d.json.bz2", graph)["entity"]
+    (tmp_path / "d.json.bz2").write_bytes(streams[0])
+    with Graph(tmp_path / "h.sqlite") as graph, pytest.raises(UserError, match=r"cut short or damaged \(its last line"):
+        read_dump(tmp_path / "d.json.bz2", graph)
 
 
 def test_a_database_of_something_else_is_refused(tmp_path):
@@ -410,6 +424,17 @@ def test_matching_looks_at_numbers_and_chains(graph):
     town = next(item for prop, item in graph.edges(20_000) if prop == 19)
     country = next(item for prop, item in graph.edges(town) if prop == 17)
     assert 20_000 in matching(graph, Constraint((19, 17), country), 10_000)
+
+
+@pytest.mark.parametrize(
+    "change", [{"p": uri("Q19")}, {"s": uri("P7259")}, {"sLabel": literal("Q7259")}, {"sLabel": {}}]
+)
+def test_results_without_items_direct_properties_or_labels_are_told(tmp_path, change):
+    path = tmp_path / "r.json"
+    row = {"s": uri("Q7259"), "p": uri("P19"), "o": uri("Q84"), "sLabel": literal("Ada")} | change
+    path.write_text(json.dumps({"head": {"vars": list(row)}, "results": {"bindings": [row]}}))
+    with Graph(tmp_path / "g.sqlite") as graph, pytest.raises(UserError, match=r"none of its 1 results has an item"):
+        read_sparql(path, graph)
 
 
 def test_items_that_words_cannot_tell_apart_are_one(tmp_path):

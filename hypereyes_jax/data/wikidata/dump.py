@@ -146,9 +146,11 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
     """(number of the line, from 1; its JSON) of each entity behind line `start`. Raises UserError."""
     try:
         with closing(_opened(path)) as file:
-            number = 0
+            number, is_open = 0, False
             while line := file.readline(_LONGEST_LINE):
                 number += 1
+                if line.strip() in (b"[", b"]"):
+                    is_open = line.strip() == b"["
                 if len(line) >= _LONGEST_LINE:
                     raise UserError(f"{path}, line {number} has no end: a dump has an entity a line.")
                 if number <= start:
@@ -160,6 +162,8 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
                     raise UserError(
                         f"{path}, line {number} is not an entity. Give a JSON dump, an array with one a line."
                     )
+            if is_open:  # as if it ended where one of several compressed streams, or a line, does
+                raise EOFError("its last line is not ]")
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(
             f"{path} is cut short or damaged ({error}). Download it again; what was read is kept."

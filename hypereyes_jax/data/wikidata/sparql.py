@@ -71,6 +71,11 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
                 labels[target] = name
         elif amount is not None:
             item["values"].append((prop, amount))
+    if rows and not any(item["label"] for item in items.values()):
+        raise UserError(
+            f"{path}: none of its {len(rows):,} results has an item as ?{names['s']}, a direct property (wdt:) as "
+            f"?{names['p']} and a label as ?{names['sLabel']}. Select these, with Wikidata's label service."
+        )
     entities = [WikidataEntity(number, True, text, "", (), 0, (), ()) for number, text in properties.items()]
     for number, item in items.items():
         if item["label"]:
