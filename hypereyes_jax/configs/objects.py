@@ -119,7 +119,7 @@ def in_words(error: BaseException) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """Of what an error says: jax adds paragraphs of advice."""
+    """The first line of what an error says, behind which jax adds paragraphs of advice."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
@@ -205,7 +205,7 @@ def _no_python(error: SyntaxError, place: str, what: str) -> str:
 
 
 def _not_importable(error: BaseException, place: str, what: str) -> str:
-    """Of a file that ended the program, as a script without a guard does, or imports a name that is not there."""
+    """A sentence on a file that ended the program, as a script without a guard does, or imports what is not there."""
     why = in_words(error)
     if isinstance(error, SystemExit):
         why += ': what it does as a program belongs under if __name__ == "__main__":'

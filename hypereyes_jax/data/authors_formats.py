@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.files import json_line
 from hypereyes_jax.env.media.images import png_bytes
@@ -32,7 +34,8 @@ def write_rl_parquet(
 
     Args:
       references: (rounds, searches) by the questions' ids.
-      system: stands as the first message of each prompt.
+      system: stands as the first message of each prompt. A literal tag of a medium in a text is spaced, as in
+        `write_sft_files`.
 
     Raises:
       UserError: the file can't be written.
@@ -99,14 +102,14 @@ def searches_by_round(rounds: int, searches: int) -> list[int]:
 def _rl_row(question: Question, reference: tuple[int, int], system: str) -> dict[str, Any]:
     rounds, searches = reference
     return {
-        "prompt": [{"role": "system", "content": system}, {"role": "user", "content": question.text}],
+        "prompt": [{"role": "system", "content": _spaced(system)}, {"role": "user", "content": _spaced(question.text)}],
         "images": [{"bytes": png_bytes(image), "path": None} for image in question.images],
         "reward_model": {
             "ground_truth": question.answers[0],
             "candidate_answers": json.dumps(list(question.answers[1:]), ensure_ascii=False),
         },
         "extra_info": {
-            "question": question.text,
+            "question": _spaced(question.text),
             "type": "only_acc",
             "index": question.id,
             "tool_call": rounds,
@@ -125,10 +128,12 @@ def _sft_row(example: Example, folder: Path, number: int) -> dict[str, Any]:
         name = f"images/{number:06d}-{len(images)}.png"
         write_atomic(folder / name, png_bytes(part))
         images.append(name)
-        return "<image>"
+        return "<image>\n"
 
     for parts, turn in zip(example.observations, example.turns, strict=True):
-        messages.append({"role": "user", "content": "\n".join(text_of(part) for part in parts)})
+        # Readers take the line's end behind a tag for a part of it, and nothing else: texts stand as they are.
+        content = "".join(text_of(part) for part in parts).removesuffix("\n" * isinstance(parts[-1], Image.Image))
+        messages.append({"role": "user", "content": content})
         messages.append({"role": "assistant", "content": _spaced(turn)})
     return {"id": example.id, "messages": messages, "images": images}
 

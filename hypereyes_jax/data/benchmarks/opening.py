@@ -35,7 +35,7 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
         BenchmarkSpec(
             name="mmsearch",
             title="MMSearch",
-            files=("**/end2end*.parquet", "**/mmsearch.jsonl"),
+            files=("**/end2end*.parquet", "**/end2end/*.parquet", "**/mmsearch.jsonl"),
             convert=formats.mmsearch,
             published="f1",
             rule="visual-entity",
@@ -45,7 +45,7 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
         BenchmarkSpec(
             name="fvqa",
             title="FVQA",
-            files=("**/fvqa_test*.parquet",),
+            files=("**/fvqa_test*.parquet", "**/test-*.parquet|**/test/*.parquet"),  # or the shards the hub makes
             convert=formats.fvqa,
             published="exact",
             rule="short-fact",
@@ -57,7 +57,7 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
             title="LiveVQA",
             # Not News_imgs/benchmark.json, a larger file that strayed there.
             files=(
-                "**/News/benchmark.json|**/Video/benchmark.json|**/Paper/benchmark.json",
+                "**/[Nn]ews/benchmark.json|**/[Vv]ideo/benchmark.json|**/[Pp]aper/benchmark.json",
                 "**/livevqa.jsonl",
                 "benchmark.json",  # one of these folders by itself
             ),

@@ -51,8 +51,8 @@ def question_of(request: ChatRequest) -> Question:
     """
     if request.tools or any(message.role == "tool" for message in request.messages):
         raise BadRequest("the agent uses its own tools; ask the bare policy (--mode policy) for yours", "tools")
-    for field, asked in (("stop", request.stop), ("logprobs", request.logprobs)):
-        if asked:
+    for field, value in (("stop", request.stop), ("logprobs", request.logprobs)):
+        if value:
             raise BadRequest(f"`{field}` is of the bare policy (--mode policy): the agent writes several turns", field)
     *earlier, last = request.messages
     text = [part for part in last.parts if isinstance(part, str)]

@@ -90,6 +90,12 @@ def test_mmsearch_end_to_end(mmsearch):
     assert second.images == ()
 
 
+def test_mmsearch_is_found_in_the_folders_that_the_hub_makes(mmsearch):
+    (mmsearch / "end2end" / "end2end").mkdir(parents=True)
+    (mmsearch / "data" / "end2end.parquet").rename(mmsearch / "end2end" / "end2end" / "0000.parquet")
+    assert open_benchmark("mmsearch", mmsearch).ids == ("s1", "s2")
+
+
 def test_an_image_without_bytes_and_path_is_none(tmp_path):
     schema = pa.schema([("query", pa.string()), ("gt_answer", pa.string()), ("query_image", PICTURE)])
     rows = [("who", "Kim", {"bytes": png(3), "path": None}), ("when", "now", {"bytes": None, "path": None})]
@@ -210,6 +216,17 @@ def test_fvqas_accepted_answers_are_read_however_a_copy_holds_them(tmp_path, rew
     assert open_benchmark("fvqa", tmp_path)[0].answers == ("Oslo Tower", "The tower", "Tårnet")
 
 
+@pytest.mark.parametrize(
+    "names", [("data/test-00000-of-00002", "data/test-00001-of-00002"), ("test/0000", "test/0001")]
+)
+def test_fvqa_is_found_in_the_shards_that_the_hub_makes(tmp_path, names):
+    for number, name in enumerate((*names, "data/train-00000-of-00001")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        row = fvqa_row(data_id=f"fvqa_{number}")
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"{name}.parquet")
+    assert open_benchmark("fvqa", tmp_path).ids == ("fvqa_0", "fvqa_1")
+
+
 def test_what_programs_leave_beside_a_set_is_none_of_it(tmp_path):
     mmsearch_plus(tmp_path / "set")
     data = (tmp_path / "set" / "data-00000-of-00001.arrow").read_bytes()
@@ -265,6 +282,12 @@ def test_one_part_of_livevqa_is_read_by_its_own_folder(livevqa):
     read = open_benchmark("livevqa", livevqa / "Paper")
     assert read.ids == ("2505.00049-level1", "2505.00049-level2")
     assert colour(read[0].images[0]) == 5
+
+
+def test_folders_of_livevqa_may_be_written_small(livevqa):
+    for part in ("News", "Video", "Paper"):
+        (livevqa / part).rename(livevqa / part.lower())
+    assert len(open_benchmark("livevqa", livevqa)) == 6
 
 
 async def test_livevqa_with_its_options_is_scored_by_letter(livevqa):
