@@ -8,6 +8,7 @@ length; what is wrong with it is data, not an exception.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -30,18 +31,27 @@ MOST_TAGS = 256  # opening tags of a turn that are read
 MOST_ENTRIES = 1024  # boxes, queries or image ids of a call that are read; the others are counted
 MOST_CALL_CHARACTERS = 65_536  # of the JSON of one <tool_call>
 MOST_IGNORED = 3  # fields of a call that the model is told were not read
+_MOST_RESPELT = 2048  # tags of reasoning that are spelt in another way, of a turn
+_MOST_COMPARED = 8192  # characters of a call in which fields that are given twice are looked for
 
 # The first two are the method's. Other models think in the others, and models of any kind in capitals.
-_REASONS = ("<reason>", "<think>", "<thinking>", "<reasoning>", "<thought>")
-_REASON_TAG = re.compile(r"</?(?:reason|think|thinking|reasoning|thought)>", re.IGNORECASE | re.ASCII)
+_REASONS = ("<reason>", "<think>", "<thinking>", "<reasoning>", "<thought>", "<seed:think>")
+_NAMES = "|".join(tag.strip("<>") for tag in _REASONS)
+_SPACED_TAG = re.compile(rf"<(/?)({_NAMES})\s+>", re.IGNORECASE | re.ASCII)
+_CAPITAL_TAG = re.compile(rf"</?(?=[a-z:]*[A-Z])(?i:{_NAMES})>", re.ASCII)
+# Magistral's and Kimi's, as long as ours.
+_OTHER_MARKS = {"[THINK]": "<think>", "[/THINK]": "</think>", "◁think▷": "<think>", "◁/think▷": "</think>"}
 _CALL, _CALL_END = "<tool_call>", "</tool_call>"
 _ANSWER, _ANSWER_END = "<answer>", "</answer>"
 _OPENINGS = (*_REASONS, _CALL, _ANSWER)
 _SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 _CALL_FIELDS = ("name", "arguments", "id", "type")  # the last two are of OpenAI's form, and say nothing
+_REST = "what follows the JSON of a tool call was not read"
 _BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are drawn as nothing
 _SPACE = re.compile(r"\s*")
 _JSON = json.JSONDecoder()
+_READ_FIELDS = ("name", "arguments", "input", "image_id", "img_id", "area")
+_FIELD = re.compile(rf'"({"|".join(_READ_FIELDS)})\\*"\s*:')
 
 
 @dataclass(frozen=True)
@@ -173,7 +183,9 @@ def parse_turn(
     clean = text if text.isascii() else encodable(text)
     for mark in _SPECIAL:
         clean = clean.replace(mark, "")
-    turn = TagText(clean, _REASON_TAG.sub(lambda tag: tag.group().lower(), clean))
+    if " >" in clean or "\n>" in clean:
+        clean = _SPACED_TAG.sub(r"<\1\2>", clean, _MOST_RESPELT)
+    turn = TagText(clean, _usual_marks(clean))
     calls = list[Call]()
     answer: Answer | None = None
     unclosed: Answer | None = None
@@ -201,11 +213,11 @@ def parse_turn(
             if end is not None:
                 position = end + len(_ANSWER_END)
                 # Of answers within one another the innermost is closed; the others were only begun.
-                if answer is None and (content := clean[body:end].rpartition(_ANSWER)[2].strip()):
+                if answer is None and _shows(content := clean[body:end].rpartition(_ANSWER)[2].strip()):
                     answer = Answer(content)
                 continue
             following = turn.find(_CALL, body)
-            if content := clean[body:].strip():
+            if _shows(content := clean[body:].strip()):
                 unclosed = unclosed or Answer(content, closed=False)
             position = len(clean) if following is None else following
     outside.append(clean[position:] if tags < MOST_TAGS else "")
@@ -215,7 +227,7 @@ def parse_turn(
     usable = next((call for call in calls if not isinstance(call, Malformed)), None)
     if answer is None and usable is None:
         answer = unclosed
-    if plain_answers and answer is None and not calls and (content := "".join(outside).strip()):
+    if plain_answers and answer is None and not calls and _shows(content := "".join(outside).strip()):
         answer, reason = Answer(content), reason if reason != content else ""
     action = answer or usable or (calls[0] if calls else Malformed("neither a tool call nor an answer was found"))
     if published_counting:
@@ -245,6 +257,14 @@ def tool_call(action: ImageSearch | TextSearch | ToolCall) -> str:
         name, arguments = action.name, dict(action.arguments)
     body = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False, default=_as_json)
     return f"<tool_call>{body}</tool_call>"
+
+
+def _usual_marks(text: str) -> str:
+    """The text with the tags of reasoning as they are looked up, each at its place."""
+    marks = _CAPITAL_TAG.sub(lambda tag: tag.group().lower(), text, _MOST_RESPELT)
+    for other, usual in _OTHER_MARKS.items():
+        marks = marks.replace(other, usual)
+    return marks
 
 
 def _open_thought(turn: TagText, plain_answers: bool) -> tuple[str, int]:
@@ -286,6 +306,10 @@ def _read_reason(turn: TagText, tag: str, body: int) -> tuple[str, int]:
     end, again = turn.find(closing, body), turn.find(tag, body)
     if end is not None and again is not None and again < end:
         end = turn.closing(tag, body)
+    if end is not None and (after := _call_end(turn, body, end)) is not None:
+        end = turn.find(closing, after)
+    if end is None:
+        end, closing = _other_closing(turn, tag, body)
     if end is not None:
         return turn.text[body:end].strip(), end + len(closing)
     following = turn.first(_OPENINGS, body)
@@ -293,10 +317,44 @@ def _read_reason(turn: TagText, tag: str, body: int) -> tuple[str, int]:
     return turn.text[body:stop].strip(), stop
 
 
+def _call_end(turn: TagText, start: int, position: int) -> int | None:
+    """Where the JSON of the first call behind `start` ends, if it holds `position`: a mark there is part of a query."""
+    begun = turn.find(_CALL, start)
+    if begun is None or begun >= position:
+        return None
+    begun += len(_CALL)
+    window = turn.text[begun : begun + MOST_CALL_CHARACTERS]
+    try:
+        end = begun + _JSON.raw_decode(window, _skip_space(window, 0))[1]
+    except (ValueError, RecursionError):
+        return None
+    return end if end > position else None
+
+
+def _other_closing(turn: TagText, tag: str, body: int) -> tuple[int | None, str]:
+    """The closing mark of another tag of reasoning that ends the `tag` without one: (where it begins, the mark).
+
+    As of a lone </think>, a call or an answer must follow.
+    """
+    found = list[tuple[int, str]]()
+    for other in _REASONS:
+        closing = other.replace("<", "</")
+        end, again = (None, None) if other == tag else (turn.find(closing, body), turn.find(other, body))
+        if end is not None and (again is None or end < again):
+            found.append((end, closing))
+    end, closing = min(found, default=(None, ""))
+    if end is None or end > max(turn.last(_CALL), turn.last(_ANSWER)) or _call_end(turn, body, end) is not None:
+        return None, ""
+    return end, closing
+
+
 def _read_leading_reasons(turn: TagText, body: int) -> tuple[str, int]:
     """Reads the closed reasoning with which an answer begins. Returns the first of it and where the answer goes on."""
     reason = ""
-    while (start := turn.first(_REASONS, body)) is not None and _skip_space(turn.text, body) == start[0]:
+    for _ in range(MOST_TAGS):
+        start = turn.first(_REASONS, body)
+        if start is None or _skip_space(turn.text, body) != start[0]:
+            break
         tag = start[1]
         closing, after = tag.replace("<", "</"), start[0] + len(tag)
         end = None if turn.find(_ANSWER_END, body) is None else turn.find(closing, after)
@@ -316,6 +374,7 @@ def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[l
         at = _skip_space(window, at)
         if calls and (at == len(window) or window[at] == "<"):
             break
+        begun = at
         try:
             value, at = _JSON.raw_decode(window, at)
         except (ValueError, RecursionError):
@@ -325,10 +384,13 @@ def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[l
                 why = f"the tool call is not valid JSON{' of at most 65,536 characters' if long else ''}"
                 calls.append(Malformed(why, is_call=True, broken_json=True))
             else:
-                calls.append(Malformed("what follows the JSON of a tool call was not read", is_call=True))
+                calls.append(Malformed(_REST, is_call=True))
             break
         listed = value if isinstance(value, list) and value else [value]
         calls += [read_call(each, tools) for each in listed[:MOST_TAGS]]
+        if twice := _given_twice(window[begun:at]):
+            why = f"a tool call gives {', '.join(map(repr, twice))} twice: only the last of each was read"
+            calls.append(Malformed(why, is_call=True))
         at = _skip_space(window, at)
         if window[at : at + 1] == ",":
             at = _skip_space(window, at + 1)
@@ -338,9 +400,32 @@ def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[l
             break
     end, again = turn.find(_CALL_END, start + at), turn.find(_CALL, start + at)
     if end is not None and (again is None or end < again):
+        if not isinstance(calls[-1], Malformed) and text[start + at : end].strip():
+            calls.append(Malformed(_REST, is_call=True))
         return calls, end + len(_CALL_END)  # what a closed call encloses is not an answer
     following = turn.first(_OPENINGS, start + at)
     return calls, len(text) if following is None else following[0]
+
+
+def _given_twice(call: str) -> tuple[str, ...]:
+    """The fields that an object of a call's JSON gives more than once: JSON keeps the last, whatever the first said."""
+    names = _FIELD.findall(call[:_MOST_COMPARED])
+    if len(set(names)) == len(names):
+        return ()
+    twice = dict[str, None]()
+
+    def compare(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice.update(dict.fromkeys(name for name in fields if names.count(name) > 1 and name in _READ_FIELDS))
+        if isinstance(written := fields.get("arguments"), str):
+            with contextlib.suppress(ValueError, RecursionError):
+                json.loads(written, object_pairs_hook=compare)
+        return fields
+
+    json.loads(call, object_pairs_hook=compare)
+    return tuple(twice)
 
 
 def read_call(value: Any, tools: Mapping[str, bool] | None = None) -> Call:

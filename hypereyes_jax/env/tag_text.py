@@ -23,6 +23,7 @@ class TagText:
         self.text = text
         self.marks = text if marks is None else marks
         self._next: dict[str, tuple[int, int]] = {}  # tag -> (from where it was looked for, where it stands or -1)
+        self._last: dict[str, int] = {}
         self._closings: dict[str, dict[int, int]] = {}  # tag -> the end of each that is closed -> its closing mark
 
     def find(self, tag: str, position: int) -> int | None:
@@ -37,6 +38,12 @@ class TagText:
         """The first of several tags at `position` or later, as (where it begins, tag); None if there is none."""
         places = [(at, tag) for tag in tags if (at := self.find(tag, position)) is not None]
         return min(places, default=None)
+
+    def last(self, tag: str) -> int:
+        """Where the last `tag` begins; -1 if nowhere."""
+        if tag not in self._last:
+            self._last[tag] = self.marks.rfind(tag)
+        return self._last[tag]
 
     def closing(self, tag: str, position: int) -> int | None:
         """Where the closing mark of the `tag` that ends at `position` begins, tags within it having marks of their own.

@@ -288,6 +288,28 @@ CASES = [
     ("<answer><reason>Chad</answer>", Answer("<reason>Chad"), 0),
     ("<answer><think>Chad</answer></think>", Answer("<think>Chad"), 0),
     ("<answer>the <think> tag and </think></answer>", Answer("the <think> tag and </think>"), 0),
+    # Marks of other models, spaces within a tag, and a tag closed by another's mark.
+    *(
+        (f"{begin}Or <answer>Togo</answer>?{end}" + call("text_search", input=["a"]), TextSearch(("a",)), 1)
+        for begin, end in (
+            ("[THINK]", "[/THINK]"),
+            ("◁think▷", "◁/think▷"),
+            ("<seed:think>", "</seed:think>"),
+            ("<reason>", "</reason >"),
+            ("<Think\n>", "</think>"),
+            ("<think>", "</reason>"),
+            ("<thought>", "</think>"),
+        )
+    ),
+    ("<reason>look <answer>Chad</answer></think>", Answer("Chad"), 0),
+    # A closing mark in a query closes no reasoning around the call.
+    ("<reason>look " + call("text_search", input=["</reason>", "b"]), TextSearch(("</reason>", "b")), 2),
+    ("<reason>look " + call("text_search", input=["</think>"]) + "<answer> </answer>", TextSearch(("</think>",)), 1),
+    (
+        "<reason>I'd " + call("text_search", input=["</reason>"]) + "</reason><answer>Chad</answer>",
+        Answer("Chad"),
+        0,
+    ),
     # What is quoted, escaped or fenced is no tag only where it is not spelt as one.
     ("&lt;answer&gt;Togo&lt;/answer&gt; <answer>Chad</answer>", Answer("Chad"), 0),
 ]
@@ -334,6 +356,35 @@ def test_a_query_in_which_nothing_can_be_seen_is_none(query):
     assert mixed.action == TextSearch(("Чад", "\u0301a", "?", "🏳"))
 
 
+@pytest.mark.parametrize("nothing", ["\u200b", "\ufeff", "\u00a0", "\u3164\u2060"])
+def test_an_answer_in_which_nothing_can_be_seen_is_empty(nothing):
+    assert parse_turn(f"<answer>{nothing}</answer>" + call("text_search", input=["a"])).action == TextSearch(("a",))
+    assert parse_turn(f"<answer>{nothing}</answer><answer>Chad</answer>").action == Answer("Chad")
+    for text in (f"<answer>{nothing}</answer>", f"<answer>{nothing}"):
+        assert isinstance(parse_turn(text).action, Malformed)
+    assert isinstance(parse_turn(nothing, plain_answers=True).action, Malformed)
+
+
+@pytest.mark.parametrize(
+    ("json_text", "names"),
+    [
+        ('{"name": "text_search", "arguments": {"input": ["a"], "input": ["b"]}}', "'input'"),
+        ('{"name": "text_search", "arguments": {"input": ["a"]}, "arguments": {"input": ["b"]}}', "'arguments'"),
+        (
+            '{"name": "image_search", "arguments": {}, "name": "text_search", "arguments": {"input": "b"}}',
+            "'name', 'arguments'",
+        ),
+        ('{"name": "text_search", "arguments": "{\\"input\\": [\\"a\\"], \\"input\\": [\\"b\\"]}"}', "'input'"),
+    ],
+)
+def test_a_field_that_a_call_gives_twice_is_not_dropped_without_a_word(json_text, names):
+    turn = parse_turn(f"<tool_call>{json_text}</tool_call>")
+    assert turn.action == TextSearch(("b",))
+    assert turn.calls[1].why == f"a tool call gives {names} twice: only the last of each was read"
+    query = '"input": "input": {"name": 1, "name": 2}'
+    assert parse_turn(call("text_search", input=[query])).calls == (TextSearch((query,)),)
+
+
 def test_every_json_object_of_a_call_runs():
     one, other = ({"name": "text_search", "arguments": {"input": [query]}} for query in "ab")
     for body in (
@@ -347,7 +398,9 @@ def test_every_json_object_of_a_call_runs():
         assert turn.invocations == 2
 
 
-@pytest.mark.parametrize("rest", ["}", " and then", '{"name": "text_search"', "]"])
+@pytest.mark.parametrize(
+    "rest", ["}", " and then", "<answer>Chad</answer>", "\n<reason>so</reason>", '{"name": "text_search"', "]"]
+)
 def test_what_follows_the_json_of_a_call_is_not_dropped_without_a_word(rest):
     turn = parse_turn(call("text_search", input=["a"]).replace("</tool_call>", rest + "</tool_call>"))
     assert turn.action == TextSearch(("a",))
@@ -455,7 +508,7 @@ def seconds(function, text):
     "piece",
     ["<tool_call>", "<answer>", "<reason>", "<think>", "<tool_call>[", '<tool_call>"', "</reason>", "<", "<|im_end|>",
      "<answer></answer>", '<tool_call>{"name":', "<reason></reason>", "<tool_call>{}</tool_call>", " ", "<tool_call> ",
-     "<think><reason>", "<reason><reason></reason>",
+     "<think><reason>", "<reason><reason></reason>", '<reason><tool_call>"</reason>', "<THINK>", "[THINK]", "<think >",
      '<tool_call>["<tool_call>[",', "<|im_start|>assistant\n<answer>", "1"],
 )  # fmt: skip
 @pytest.mark.parametrize("function", [parse_turn, count_completion])
@@ -464,6 +517,21 @@ def test_time_grows_no_faster_than_the_text(function, piece):
     small, large = (piece * (size // len(piece)) for size in (125_000, 1_000_000))
     function(small)
     assert seconds(function, large) < max(0.1, 24 * min(seconds(function, small) for _ in range(3)))
+
+
+@pytest.mark.parametrize(
+    ("before", "piece", "after"),
+    [
+        ("<answer>", "<reason></reason>", "</answer>"),
+        ("<answer>", '<reason><tool_call>"</reason>', "</answer>"),
+        ("", "<thinking>", "</think>"),
+        ("", "<reason>", "</think><answer>Chad</answer>"),
+    ],
+)
+def test_time_of_pieces_that_a_tag_encloses_grows_no_faster_than_the_text(before, piece, after):
+    small, large = (before + piece * (size // len(piece)) + after for size in (125_000, 1_000_000))
+    parse_turn(small)
+    assert seconds(parse_turn, large) < max(0.05, 16 * min(seconds(parse_turn, small) for _ in range(3)))
 
 
 @pytest.mark.parametrize("between", [", ", " "])
