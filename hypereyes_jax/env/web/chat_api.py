@@ -12,9 +12,10 @@ from PIL import Image
 from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.types import FatalSearchError, Part, SearchError
 from hypereyes_jax.env.web.chat_replies import ChatError, ChatReply, StreamReader, WholeReply, events, read_reply
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status, lacks_credit
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status
 from hypereyes_jax.env.web.per_loop import PerLoop
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
+from hypereyes_jax.env.web.service_words import lacks_credit
 
 __all__ = ["ChatClient", "ChatEndpoint", "ChatError", "ChatReply"]
 

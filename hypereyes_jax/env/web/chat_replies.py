@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypereyes_jax.env.web.http import lacks_credit, service_words
+from hypereyes_jax.env.web.service_words import lacks_credit, service_words
 from hypereyes_jax.env.web.untrusted import encodable, json_or_none, one_line, parse_json
 
 _EVENT_BYTES = 8 << 20

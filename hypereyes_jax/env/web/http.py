@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,30 +17,24 @@ from yarl import URL
 from hypereyes_jax.env.types import FatalSearchError, SearchError
 from hypereyes_jax.env.web.per_loop import PerLoop
 from hypereyes_jax.env.web.retries import read_retry_after
-from hypereyes_jax.env.web.untrusted import encodable, one_line, parse_json
+from hypereyes_jax.env.web.service_words import (
+    WORDS,
+    lacks_credit,
+    says_of_account,
+    service_words,
+    wait_in_words,
+    wrong_key,
+)
+from hypereyes_jax.env.web.untrusted import one_line, parse_json
 from hypereyes_jax.errors import SettingError
 
 _REFUSED = {400, 413, 414, 415, 422}
-_TRANSIENT = {408, 425, 429}
+_TRANSIENT = {408, 409, 425, 429}  # 409: a lock that another request holds, which OpenAI's own client tries again, too
+_BUSY = {429, 503}  # whose bodies may say when to come back
 _IMPOSSIBLE = {501, 505}  # not implemented, no such version of HTTP: the same request is answered the same again
 _BODY_BYTES = 65_536  # of a failed reply that is not JSON, in which words are looked for
 _FIREWALL = {403, 405, 406, 418, 451}  # with which firewalls answer one request of many
 _REFUSALS = 64  # requests in a row that a service may refuse before one has worked, or a firewall later
-# What services say of an account that waiting will not fill. The first three are OpenAI's codes, the next SerpApi's;
-# then DeepSeek, Anthropic, Serper, Exa, Alibaba, Tavily, Brave and Bing.
-_NO_CREDIT = (
-    "insufficient_quota", "billing_hard_limit", "billing_not_active", "run out of searches", "insufficient balance",
-    "insufficient credit", "insufficient funds", "credit balance is too low", "not enough credit", "out of credit",
-    "no_more_credits", "no credits left", "exceeded your current quota", "arrearage", "exceeds your plan",
-    "quota_limited", "pay-as-you-go limit", "usage limit exceeded", "out of call volume quota",
-)  # fmt: skip
-# What they say of a key, under statuses that else refuse one request only: Google's, OpenAI's, Brave's.
-_WRONG_KEY = (
-    "api key not valid", "api_key_invalid", "invalid_api_key", "invalid api key", "incorrect api key",
-    "subscription_token_invalid", "invalid subscription token", "unauthorized",
-)  # fmt: skip
-_WORDS = ("error", "errors", "message", "detail", "msg", "error_message", "error_description", "title")
-_CODES = ("code", "type", "status", "id", "tag", "reason", "details")
 
 
 @dataclass(frozen=True)
@@ -208,8 +202,8 @@ class JsonHttp:
                 words = _without(_words_of_body(raw), request_headers)
                 message = f"{where} sent no valid JSON{f': {words}' if words else ''}"
                 raise SearchError(message, transient=True, kind="bad_reply") from None
-        if _says(data, _NO_CREDIT + _WRONG_KEY):
-            sent = [text for text in _texts_of(request) if _says(text, _NO_CREDIT + _WRONG_KEY)]
+        if says_of_account(data):
+            sent = [text for text in _texts_of(request) if says_of_account(text)]
             repeated = re.compile("|".join(map(re.escape, sent)) or "$.", re.IGNORECASE)
             data = _in_words(data, lambda words: repeated.sub("…", words))
         if 200 <= status < 300:
@@ -222,6 +216,8 @@ class JsonHttp:
         count = count + 1 if last == status else 1
         self._failures[where] = status, count
         words = _without(service_words(data) or _words_of_body(raw), request_headers)
+        if wait is None and status in _BUSY:
+            wait = wait_in_words(data)
         return Reply(status, data, wait, words, worked, count)
 
     def without_keys(self, words: str, response: aiohttp.ClientResponse) -> str:
@@ -266,8 +262,8 @@ def check_status(reply: Reply, where: str) -> Any:
     What can never work ends the run, in the service's own words: 401, 402, an account without credit whatever the
     status, and, while no request has worked yet (a firewall may refuse one of many), 403, a key that is called wrong,
     any other status that neither is transient nor refuses a request, and a refusal of every one of the first requests.
-    408, 425, 429 and most of 5xx are transient; 400, 413, 414, 415 and 422, and later a firewall's 403, 405, 406, 418
-    and 451, refuse this request, unless nothing else is answered any more: a key that was taken back is no firewall.
+    408, 409, 425, 429 and most of 5xx are transient; 400, 413, 414, 415 and 422, and later a firewall's 403, 405, 406,
+    418 and 451, refuse this request, unless nothing else is answered any more: a key taken back is no firewall.
     A success without content, or with a part of it, is a failure.
     """
     status = reply.status
@@ -279,7 +275,7 @@ def check_status(reply: Reply, where: str) -> Any:
     words = f": {reply.words}" if reply.words else ""
     if status == 402 or lacks_credit(reply.data):
         raise FatalSearchError(f"the account at {where} has no credit left (HTTP {status}){words}", kind="no_credit")
-    if status == 401 or (not reply.worked and (status == 403 or _says(reply.data, _WRONG_KEY))):
+    if status == 401 or (not reply.worked and (status == 403 or wrong_key(reply.data))):
         message = f"{where} refused the key or login (HTTP {status}); check it and run again{words}"
         raise FatalSearchError(message, kind="auth")
     kind = "throttled" if status == 429 else f"http_{status}"
@@ -290,7 +286,7 @@ def check_status(reply: Reply, where: str) -> Any:
         if 300 <= status < 400:
             what = "leads to another address, which is not followed; give that one"
         raise FatalSearchError(f"{where} {what} (HTTP {status}){words}", kind=kind)
-    for_good = not reply.worked or status in _FIREWALL or _says(reply.data, _WRONG_KEY)
+    for_good = not reply.worked or status in _FIREWALL or wrong_key(reply.data)
     if refused and reply.failures >= _REFUSALS and for_good:
         which = "last" if reply.worked else "first"
         message = f"{where} refused each of the {which} {reply.failures} requests (HTTP {status}){words}"
@@ -312,42 +308,9 @@ def unusable(data: Any, where: str, why: str) -> SearchError:
     words = f": {words}" if words else ""
     if lacks_credit(data):
         return FatalSearchError(f"the account at {where} has no credit left{words}", kind="no_credit")
-    if _says(data, _WRONG_KEY):
+    if wrong_key(data):
         return FatalSearchError(f"{where} refused the key or login; check it and run again{words}", kind="auth")
     return SearchError(f"{where} {why}{words}", transient=True, kind="bad_reply")
-
-
-def lacks_credit(data: Any) -> bool:
-    """Whether a failed reply says that the account is empty, which no waiting cures."""
-    return _says(data, _NO_CREDIT)
-
-
-def _says(data: Any, words: Sequence[str]) -> bool:
-    text = " ".join(_texts(data, 4)).lower()
-    return any(each in text for each in words)
-
-
-def _texts(data: Any, depth: int) -> Iterator[str]:
-    """What a failed reply says of its failure, bounded; not what it repeats of the request, which a model wrote."""
-    if isinstance(data, str):
-        yield data[:4000]
-    elif depth and isinstance(data, dict):
-        for value in (data[name] for name in (*_WORDS, *_CODES) if name in data):
-            yield from _texts(value, depth - 1)
-    elif depth and isinstance(data, list):
-        for value in data[:16]:
-            yield from _texts(value, depth - 1)
-
-
-def service_words(data: Any) -> str:
-    """What a service says went wrong, as one short line: the fields that OpenAI's, SerpApi's and FastAPI's kin use."""
-    for _ in range(4):
-        if isinstance(data, list) and data:
-            data = data[0]
-        if not isinstance(data, dict):
-            break
-        data = next((data[name] for name in _WORDS if data.get(name)), None)
-    return one_line(encodable(data), 300) if isinstance(data, str) else ""
 
 
 def _words_of_body(raw: bytes) -> str:
@@ -367,7 +330,7 @@ def _words_of_body(raw: bytes) -> str:
 def _in_words(data: Any, change: Callable[[str], str]) -> Any:
     """A reply with what it says of a failure changed; its other fields may hold results."""
     if isinstance(data, dict):
-        return {name: _changed(value, change) if name in _WORDS else value for name, value in data.items()}
+        return {name: _changed(value, change) if name in WORDS else value for name, value in data.items()}
     return change(data) if isinstance(data, str) else data
 
 

@@ -20,8 +20,9 @@ from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env.media.images import embedded, png_bytes
 from hypereyes_jax.env.types import FatalSearchError, SearchError
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, service_words
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
+from hypereyes_jax.env.web.service_words import service_words
 from hypereyes_jax.env.web.untrusted import encodable, one_line
 from hypereyes_jax.processing import ContextChunk, SampledChunk, smart_resize
 from hypereyes_jax.rollout.engine import Sampled

@@ -109,7 +109,11 @@ async def test_brave_is_asked_and_read(tmp_path):
     assert service.requests[0][4]["X-Subscription-Token"] == "k3"
 
 
-@pytest.mark.parametrize("reply", [{}, {"web": None}, {"web": {"results": []}}])
+@pytest.mark.parametrize(
+    "reply",
+    [{}, {"web": None}, {"web": {"results": []}}, {"web": None, "message": "No results found"},
+     {"error": "Google didn't return any results."}, {"web": {"results": []}, "message": "ok"}],
+)  # fmt: skip
 async def test_nothing_found_is_an_empty_list(tmp_path, reply):
     assert await asked(tmp_path, "brave", Service(reply), lambda backend: backend.text_search("q", 3)) == []
 
@@ -131,11 +135,18 @@ async def test_absence_of_results_is_no_empty_result(tmp_path, reply):
     assert not isinstance(failed.value, FatalSearchError)
 
 
-async def test_an_error_beside_no_results_is_no_empty_result(tmp_path):
-    reply = {"organic": [], "error": "The index is being rebuilt."}
+@pytest.mark.parametrize(
+    ("reply", "fatal"),
+    [
+        ({"organic": [], "error": "The index is being rebuilt."}, False),
+        ({"organic": [], "errors": [{"message": "The index is being rebuilt."}]}, False),
+        ({"organic": [], "message": "Not enough credits until The index is being rebuilt"}, True),
+    ],
+)
+async def test_an_error_beside_no_results_is_no_empty_result(tmp_path, reply, fatal):
     with pytest.raises(SearchError, match="The index is being rebuilt") as failed:
         await asked(tmp_path, "serper", Service(reply), lambda backend: backend.text_search("q", 3))
-    assert failed.value.transient
+    assert isinstance(failed.value, FatalSearchError) is fatal
 
 
 @pytest.mark.parametrize("status", [202, 204, 206])

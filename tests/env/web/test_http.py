@@ -12,8 +12,9 @@ from hypereyes_jax.env.search.backends import HttpWorldBackend, RetrieverBackend
 from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.search.store_tools import inspect_store
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, service_words
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
 from hypereyes_jax.env.web.retries import read_retry_after
+from hypereyes_jax.env.web.service_words import service_words
 from hypereyes_jax.errors import SettingError
 
 GOOD = {"result": [[{"id": "1", "contents": "Chad\nCountry."}]]}
@@ -120,6 +121,24 @@ async def test_an_account_that_runs_dry_later_ends_the_run_too(serve, data):
     backend = RetrieverBackend(url)
     assert await outcome(backend) is None
     assert isinstance(await outcome(backend), FatalSearchError)
+    await backend.aclose()
+
+
+async def test_a_time_to_come_back_that_only_the_body_tells_is_heeded(serve):
+    url, _ = await serve((429, {"error": {"message": "You exceeded your current quota. Please retry in 34.5s."}}))
+    backend = RetrieverBackend(url)
+    error = await outcome(backend)
+    assert error.transient
+    assert error.retry_after == 34.5
+    await backend.aclose()
+
+
+async def test_a_conflict_is_tried_again_and_ends_nothing(serve):
+    url, _ = await serve((409, {"message": "another request holds the lock"}))
+    backend = RetrieverBackend(url)
+    error = await outcome(backend)
+    assert error.transient
+    assert not isinstance(error, FatalSearchError)
     await backend.aclose()
 
 

@@ -18,7 +18,8 @@ from hypereyes_jax.configs.objects import NamedObject, load_object
 from hypereyes_jax.env.media.images import encode_image
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchError, SearchHit
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, service_words, unusable
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, unusable
+from hypereyes_jax.env.web.service_words import failed_beside_nothing, found_nothing, service_words
 from hypereyes_jax.env.web.untrusted import one_line
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
@@ -176,12 +177,12 @@ class MappedBackend:
         rows = _at(data, call.hits)
         if rows is None:  # services leave the list out where they found nothing
             indexed = isinstance(data, list) and call.hits.split(".")[0].isdigit()
-            if not (isinstance(data, dict) or indexed) or service_words(data):
+            if not (isinstance(data, dict) or indexed) or (service_words(data) and not found_nothing(data)):
                 raise unusable(data, where, f"sent a reply without {call.hits}")
             return []
         if not isinstance(rows, list):
             raise unusable(data, where, f"sent a reply in which {call.hits} is not a list")
-        if not rows and isinstance(data, dict) and data.get("error"):
+        if not rows and failed_beside_nothing(data):
             raise unusable(data, where, "failed to search")
         hits = [_hit(row, call.hit) for row in rows if isinstance(row, dict)]
         if rows and not any(hit.title or hit.content or hit.url for hit in hits):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hypereyes_jax.env.types import SearchError, SearchHit
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, unusable
+from hypereyes_jax.env.web.service_words import failed_beside_nothing
 
 
 class RetrieverBackend:
@@ -64,7 +65,7 @@ def read_retrieval(data: Any, where: str) -> list[SearchHit]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise unusable(data, where, "sent a reply of an unknown shape")
     hits = [_hit(row) for row in rows]
-    if not hits and data.get("error"):
+    if not hits and failed_beside_nothing(data):
         raise unusable(data, where, "failed to search")
     if hits and not any(hit.title or hit.content for hit in hits):
         raise unusable(data, where, "sent results without a text")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +11,10 @@ from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.search.config import ImageEngine
 from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchHit
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status, unusable
+from hypereyes_jax.env.web.service_words import found_nothing
 from hypereyes_jax.env.web.untrusted import one_line
 
 _RESULTS = ("organic_results", "image_results", "visual_matches", "exact_matches", "video_results")
-_NOTHING_FOUND = re.compile(r"\b(any|no) results\b", re.IGNORECASE)  # "Google hasn't returned any results ..."
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def read_reply(reply: Reply, where: str) -> dict[str, Any]:
         failure.kind = "unfinished" if failure.transient else failure.kind
         raise failure
     error = data.get("error")
-    if error and not (isinstance(error, str) and _NOTHING_FOUND.search(error)):
+    if error and not found_nothing(data):
         raise unusable(data, where, "failed to search")
     for key in _RESULTS:
         rows = data.get(key)
