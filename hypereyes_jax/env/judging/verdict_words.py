@@ -27,6 +27,7 @@ CORRECT = VerdictWords("correct", "incorrect")
 GROUNDED = VerdictWords("grounded", "ungrounded")
 
 _YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+_LEAD = re.compile(r"\W*(yes|no)\s*[,.;:!—–-]+\s*(?=\w)")  # what it says must agree with the verdict behind it
 _WORD = re.compile(r"[^\W_]+")
 _SENTENCE_END = re.compile(r"[.:;!?\n—–→]|->|\b(?:so|therefore|hence|thus)\b")
 # Who or what is judged, and how a sentence says so: what may stand in front of a verdict without changing it.
@@ -42,7 +43,7 @@ _WEAKENED = {  # "t": of "isn't"; "in", "un", "non": of "in correct"
     "hardly", "barely", "partially", "partly", "mostly", "largely", "almost", "nearly", "half", "semi", "quasi",
     "somewhat", "if", "unless", "whether", "would", "could", "might", "may", "perhaps", "maybe", "possibly", "probably",
     "unlikely", "unclear", "unsure", "from", "than", "fails", "fail", "failed", "lacks", "lacking", "anything",
-    "without", "zero", "few", "opposite",
+    "without", "zero", "few", "opposite", "likely", "presumably", "arguably", "seemingly", "apparently", "supposedly",
     # the same in languages that a model may fall into
     "nicht", "kein", "keine", "pas", "ne", "non", "não", "nao", "ni", "niet", "geen", "ikke", "inte", "ej", "ei", "nie",
     "nu", "tidak", "bukan", "không", "değil",
@@ -50,7 +51,7 @@ _WEAKENED = {  # "t": of "isn't"; "in", "un", "non": of "in correct"
 _BEFORE = {"in", "un", "non", "semi", "quasi", "pseudo"}  # directly before a verdict they are a part of it
 _TAKEN_BACK = {"however", "wait", "actually", "unless", "although", "though", "except", "but", "partially", "partly"}
 # Tags, and marks with which models' templates end a turn where a server does not take them off.
-_TAG = re.compile(r"</?[A-Za-z_]{1,32}>|<\|[^<>|\n]{1,40}\|>")
+_TAG = re.compile(r"</?[A-Za-z_]{1,32}>|<\|[^<>|\n]{1,40}\|>|\[/?(?:INST|EOS|SEP|PAD)\]")
 
 
 def read_verdict(text: str, words: VerdictWords = CORRECT) -> bool | None:
@@ -72,8 +73,11 @@ def read_verdict(text: str, words: VerdictWords = CORRECT) -> bool | None:
     fields = _fields(plain_text, words)
     if fields:
         return fields.pop() if len(fields) == 1 else None
+    lead = _LEAD.match(plain_text)
+    plain_text = plain_text[lead.end() :] if lead else plain_text
     verdict = _last_word(plain_text, words)
-    return _beginning(plain_text, words) if verdict is None else verdict
+    verdict = _beginning(plain_text, words) if verdict is None else verdict
+    return verdict if lead is None or verdict is _YES_OR_NO[lead[1]] else None
 
 
 def _fields(text: str, words: VerdictWords) -> set[bool]:

@@ -34,7 +34,8 @@ _CODES = ("code", "type", "status", "id", "tag", "reason", "details")
 _WAITS = ("retryDelay", "retry_after", "retryAfter", "estimated_time")  # Google's, Cloudflare's, Hugging Face's
 _COME_BACK = re.compile(
     r"\b(?:retry|try again|wait)(?: again)? (?:in|after|for) "
-    r"(?:(\d{1,4}) ?h(?:rs?|ours?)?(?![a-z]))? ?(?:(\d{1,6}) ?m(?:ins?|inutes?)?(?![a-z]))? ?(?:(\d{1,6}(?:\.\d{1,12})?) ?s\w*|(\d{1,9}) ?ms\b)?",
+    r"(?:(\d{1,4}) ?h(?:rs?|ours?)?(?![a-z]))? ?(?:(\d{1,6}) ?m(?:ins?|inutes?)?(?![a-z]))? ?"
+    r"(?:(\d{1,6}(?:\.\d{1,12})?) ?s\w*|(\d{1,9}) ?ms\b)?",
     re.IGNORECASE,
 )
 # "Google hasn't returned any results ..."

@@ -35,6 +35,11 @@ QUESTION = Question("q", "Which country?", (), ("Chad",))
         ("Incorrect. The given answer, Niger, is not correct.", False),
         ("Verdict: incorrect, since it names Niger", False),
         ("cor\u200brect", True),
+        ("No, incorrect.", False),
+        ("No - the answer is incorrect", False),
+        ("Yes, correct.", True),
+        ("correct[/INST]", True),
+        ("[CORRECT]", True),
         ("[THINK]incorrect?[/THINK]correct", True),
         ("◁think▷Is it incorrect?◁/think▷correct", True),
         ("<|channel|>analysis<|message|>incorrect?<|end|><|start|>assistant<|channel|>final<|message|>correct", True),
@@ -53,7 +58,8 @@ def test_forms_of_a_verdict(text, verdict):
         "correct/incorrect", "[correct] incorrect", "correct-ish", "Correct, but only in part",
         "Correct. It is not correct.", "It is not, I think, correct", "It isn't, strictly speaking, correct",
         "Das ist nicht correct", "La réponse n'est pas correct", "No es correct", "不correct", "correct 不正确",
-        "[THINK]correct", "<thinking>It is correct",
+        "[THINK]correct", "<thinking>It is correct", "Likely correct", "arguably correct", "Yes, incorrect",
+        "No, it is correct.",
     ],
 )  # fmt: skip
 def test_what_denies_weakens_or_only_mentions_a_word_is_no_verdict(text):
