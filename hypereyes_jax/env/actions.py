@@ -336,13 +336,13 @@ def _other_closing(turn: TagText, tag: str, body: int) -> tuple[int | None, str]
 
     As of a lone </think>, a call or an answer must follow.
     """
-    found = list[tuple[int, str]]()
+    ends = list[tuple[int, str]]()
     for other in _REASONS:
         closing = other.replace("<", "</")
         end, again = (None, None) if other == tag else (turn.find(closing, body), turn.find(other, body))
         if end is not None and (again is None or end < again):
-            found.append((end, closing))
-    end, closing = min(found, default=(None, ""))
+            ends.append((end, closing))
+    end, closing = min(ends, default=(None, ""))
     if end is None or end > max(turn.last(_CALL), turn.last(_ANSWER)) or _call_end(turn, body, end) is not None:
         return None, ""
     return end, closing

@@ -76,10 +76,10 @@ def wait_in_words(data: Any) -> float | None:
     for value in _waits(data, 5):
         if (seconds := read_retry_after(str(value).removesuffix("s"))) is not None:
             return seconds
-    found = _COME_BACK.search(" ".join(_texts(data, 4)))
-    if found is None or not any(found.groups()):
+    match = _COME_BACK.search(" ".join(_texts(data, 4)))
+    if match is None or not any(match.groups()):
         return None
-    hours, minutes, seconds, thousandths = (float(part or 0) for part in found.groups())
+    hours, minutes, seconds, thousandths = (float(part or 0) for part in match.groups())
     return read_retry_after(str(3600 * hours + 60 * minutes + seconds + thousandths / 1000))
 
 
