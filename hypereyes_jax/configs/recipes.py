@@ -128,7 +128,7 @@ MINIATURE = Recipe(
     ),
     samples=600,
     batch=128,
-    steps=24,
+    steps=12,
     context=1_024,
     rollout=MINIATURE_ROLLOUT,
     distill=True,
@@ -137,7 +137,7 @@ MINIATURE = Recipe(
     shard_rows=2,  # a step's last micro-batch is padding in part, of which two rows are little
     row_samples=2,  # an episode takes up to half a row
     row_images=3,
-    checkpoint_every=4,
+    checkpoint_every=3,
     keep_checkpoints=2,
     seed=0,
 )

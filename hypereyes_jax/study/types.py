@@ -68,8 +68,8 @@ class StudyOptions:
     """Number of the miniature's questions that RL may select from."""
     test_questions: int = 200
     """Number of the miniature's questions that evaluation asks."""
-    steps: int = MINIATURE.steps
-    """Number of RL steps in the miniature."""
+    steps: int = 24
+    """Number of RL steps in the miniature, twice those of the quickstart: what references do shows over two epochs."""
     shuffles: int = 10
     """Number of orders in which distractors are shuffled."""
     sft_options: str = ""
