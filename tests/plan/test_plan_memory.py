@@ -1,5 +1,6 @@
 """What is planned for the sizes, the teacher and the rollouts that were asked for; nothing is compiled."""
 
+import functools
 import math
 from dataclasses import replace
 
@@ -16,6 +17,10 @@ from hypereyes_jax.plan.compile import GIB, ProgramPlan
 from hypereyes_jax.plan.plan import plan
 from hypereyes_jax.plan.report import render
 from hypereyes_jax.plan.settings import PlanConfig, planned_model
+
+
+# what was traced for one plan is there for the next: tracing is the most of what these tests would do
+same_learner = functools.cache(plan_programs.make_learner)
 
 
 class Compiler:
@@ -35,6 +40,7 @@ class Compiler:
                 trace()
             return ProgramPlan(name, arguments_gib=self.gib.get(name.split()[0], 0.0), tflops=1.0)
 
+        monkeypatch.setattr(plan_programs, "make_learner", same_learner)
         monkeypatch.setattr(plan_module, "abstract_batch", batch)
         for module in (plan_module, engine_module):
             monkeypatch.setattr(module, "compile_program", compiled)
@@ -183,12 +189,13 @@ def test_where_whole_slots_do_not_fit_caches_share_what_room_there_is(compiler, 
     others = max(each.peak_gib for each in whole.engine.programs) - whole.engine.kv_gib
     for share, slots in ((0.7, 64), (0.25, 32), (0.12, 15)):
         compiler.card(resident + others + share * whole.engine.kv_gib)
-        engine = planned().engine
+        found = planned()
+        engine = found.engine
         assert engine.fits
         assert abs(engine.slots - slots) <= 1
         assert engine.cache_tokens == engine.slots * 512  # half of the longest trajectory is the workload's mean here
         assert engine.kv_gib == pytest.approx(whole.engine.kv_gib * engine.cache_tokens / (65 * 1024))
-        assert f"--sizes.slots {engine.slots} --sizes.cache-tokens {engine.cache_tokens} " in render(planned())
+        assert f"--sizes.slots {engine.slots} --sizes.cache-tokens {engine.cache_tokens} " in render(found)
     compiler.card(resident + others + 0.001 * whole.engine.kv_gib)
     assert not planned().engine.fits  # not even one of the longest
 
@@ -197,10 +204,12 @@ def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
     real = plan_module.plan_engine
 
     def train_plan(*arguments):
-        found = real_train(*arguments)
-        return replace(found, fits=found.rows <= 100 and found.context <= 9_000)
+        *_, sizes, rows, _ = arguments
+        if not traced:
+            traced.append(real_train(*arguments))
+        return replace(traced[0], rows=rows, context=sizes.context, fits=rows <= 100 and sizes.context <= 9_000)
 
-    real_train = plan_module._train_plan
+    traced, real_train = [], plan_module._train_plan
     monkeypatch.setattr(plan_module, "_train_plan", train_plan)
     monkeypatch.setattr(plan_module, "plan_engine", lambda *a: replace(real(*a), fits=a[-1].context <= 3_000))
     found = planned("--largest")
