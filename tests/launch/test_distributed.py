@@ -21,9 +21,9 @@ from hypereyes_jax.learner.experience import Experience
 from hypereyes_jax.learner.teacher import LocalTeacher
 from hypereyes_jax.models.qwen3_vl import save_hf
 from hypereyes_jax.models.sharding import param_shardings
-from tests.launch.load_pair import MESH
 from tests.launch.ports import free_port
 from tests.launch.teacher_pair import ROUNDS, params
+from tests.launch.weights_pair import MESH
 from tests.learner.sharded_steps import MODELS
 from tests.learner.small import CONFIG, PACK, samples
 from tests.random_weights import random_params
@@ -31,21 +31,21 @@ from tests.random_weights import random_params
 ROOT = Path(__file__).parents[2]
 
 
-def start(coordinator, process, out, devices, script="process_pair"):
+def start(*words, devices, script="process_pair"):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-m", f"tests.launch.{script}", coordinator, str(process), str(out)]
+    command = [sys.executable, "-m", f"tests.launch.{script}", *map(str, words)]
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
 def test_two_processes_of_four_devices_take_the_steps_of_one_process_of_eight(tmp_path):
     coordinator = f"127.0.0.1:{free_port()}"
-    pair = [start(coordinator, process, tmp_path / f"{process}.npz", 4) for process in range(2)]
-    alone = start("alone", 0, tmp_path / "alone.npz", 8)
+    pair = [start(coordinator, process, tmp_path / f"{process}.npz", devices=4) for process in range(2)]
+    alone = start("alone", 0, tmp_path / "alone.npz", devices=8)
     for process in (*pair, alone):
         _, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors[-2000:]
@@ -66,15 +66,26 @@ def test_two_processes_of_four_devices_take_the_steps_of_one_process_of_eight(tm
     assert max(moved) > 1e-4  # far more than the tolerance of weights, else they are those before the step
 
 
-def test_samplers_with_devices_of_their_own_in_two_processes_get_the_learners_very_bits(tmp_path):
-    coordinator = f"127.0.0.1:{free_port()}"
-    pair = [start(coordinator, process, tmp_path / f"{process}.npz", 4, "split_pair") for process in range(2)]
-    for process in pair:
-        _, errors = process.communicate(timeout=900)
-        assert process.returncode == 0, errors[-2000:]
-    wanted = jax.tree_util.tree_leaves_with_path(random_params(MODELS["moe"]))
-    for process in range(2):
-        found = dict(np.load(tmp_path / f"{process}.npz"))
+@pytest.fixture(scope="module")
+def checkpoint():
+    """Configuration and weights of what the two processes below read."""
+    return MODELS["moe"], random_params(MODELS["moe"])
+
+
+@pytest.fixture(scope="module")
+def weights_pair(checkpoint, tmp_path_factory):
+    """What became of weights in two processes: what -> the arrays of each."""
+    out = tmp_path_factory.mktemp("pair")
+    save_hf(out / "checkpoint", *checkpoint)
+    process = start(f"127.0.0.1:{free_port()}", out, devices=4, script="weights_pair")
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors[-2000:]
+    return {what: [dict(np.load(out / f"{what}.{n}.npz")) for n in range(2)] for what in ("split", "loaded")}
+
+
+def test_samplers_with_devices_of_their_own_in_two_processes_get_the_learners_very_bits(checkpoint, weights_pair):
+    wanted = jax.tree_util.tree_leaves_with_path(checkpoint[1])
+    for found in weights_pair["split"]:
         # a replica of two devices, of which each holds its part of what is cut and the whole of the rest
         size = sum(leaf.nbytes for _, leaf in wanted)
         assert size < found.pop("received") < 2 * size
@@ -83,16 +94,9 @@ def test_samplers_with_devices_of_their_own_in_two_processes_get_the_learners_ve
             np.testing.assert_array_equal(found[jax.tree_util.keystr(name)], leaf, err_msg=jax.tree_util.keystr(name))
 
 
-def test_two_processes_read_a_checkpoint_together_and_hold_its_very_bits(tmp_path):
-    config = MODELS["moe"]
-    params = random_params(config)
-    save_hf(tmp_path / "checkpoint", config, params)
-    coordinator = f"127.0.0.1:{free_port()}"
-    pair = [start(coordinator, process, tmp_path / f"{process}.npz", 4, "load_pair") for process in range(2)]
-    for process in pair:
-        _, errors = process.communicate(timeout=900)
-        assert process.returncode == 0, errors[-2000:]
-    found = [dict(np.load(tmp_path / f"{process}.npz")) for process in range(2)]
+def test_two_processes_read_a_checkpoint_together_and_hold_its_very_bits(checkpoint, weights_pair):
+    config, params = checkpoint
+    found = weights_pair["loaded"]
     total = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     for held in found:
         assert held.pop("read") < 0.6 * total  # half of every tensor, but the small ones whole
@@ -129,7 +133,10 @@ def slice_of(array, spec, place):
 @pytest.mark.slow
 async def test_a_teacher_on_two_processes_scores_the_samples_of_each_as_one_on_a_device(tmp_path):
     coordinator = f"127.0.0.1:{free_port()}"
-    pair = [start(coordinator, process, tmp_path / f"{process}.json", 1, "teacher_pair") for process in range(2)]
+    pair = [
+        start(coordinator, process, tmp_path / f"{process}.json", devices=1, script="teacher_pair")
+        for process in range(2)
+    ]
     for process in pair:
         _, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors[-2000:]
@@ -143,16 +150,16 @@ async def test_a_teacher_on_two_processes_scores_the_samples_of_each_as_one_on_a
 
 
 RUN = """
-import os, sys, time
-from hypereyes_jax.errors import UserError
+import json, os, sys, time
 from hypereyes_jax.cli import main as cli
+from hypereyes_jax.errors import UserError
+from hypereyes_jax.launch import initialize
 from hypereyes_jax.launch.initialize import DistributedConfig, join
 
-coordinator, process, failing, end = sys.argv[1:]
+initialize._PARTING_SECONDS = 1  # the other one doesn't come
 
 def run(*_):
-    join(DistributedConfig(True, coordinator, 2, int(process), heartbeat_timeout=5))
-    print("joined", flush=True)
+    join(DistributedConfig(True, coordinator, 2, int(process), heartbeat_timeout=4))
     if process not in failing:
         time.sleep(600)
     elif end == "kill":
@@ -160,30 +167,39 @@ def run(*_):
     raise {"error": RuntimeError, "mistake": UserError}[end]("the cause")
 
 cli._run = run
-sys.exit(cli.main(["sft"]))
+children = []
+for said, coordinator, process, failing, end in json.loads(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)
+        sys.exit(cli.main(["sft"]))
+    children.append(child)
+print(json.dumps(children), flush=True)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]))
 """
 
 
-def test_one_process_dying_ends_the_other_with_a_message():
+def test_one_process_dying_ends_the_other_with_a_message(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     cases = [("0", "kill"), ("1", "kill"), ("0", "error"), ("1", "error"), ("01", "mistake")]
-    pairs = {}
-    for case in cases:  # at once: the most of it is waiting
-        coordinator = f"127.0.0.1:{free_port()}"
-        commands = [[sys.executable, "-c", RUN, coordinator, process, *case] for process in "01"]
-        pairs[case] = [
-            subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            for command in commands
-        ]
-    ended = {}
-    try:
-        for case, pair in pairs.items():
-            errors = [process.communicate(timeout=60)[1] for process in pair]  # far below jax's own 300 s
-            ended[case] = [(process.returncode, text) for process, text in zip(pair, errors, strict=True)]
-    finally:
-        for pair in pairs.values():
-            for process in pair:
-                process.kill()
+    ports = [free_port() for _ in cases]
+    pairs = [
+        [str(tmp_path / f"{port}.{process}"), f"127.0.0.1:{port}", process, *case]
+        for case, port in zip(cases, ports, strict=True)
+        for process in "01"
+    ]
+    # all at once, for the most of it is waiting, and of one process that has made the imports
+    command = [sys.executable, "-c", RUN, json.dumps(pairs)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        children = json.loads(process.stdout.readline())
+        try:
+            codes = iter(json.loads(process.communicate(timeout=60)[0]))  # far below jax's own 300 s
+        finally:
+            if process.poll() is None:  # its children are not waited for yet, so that their numbers are theirs
+                for each in children:
+                    os.kill(each, signal.SIGKILL)
+    texts = (Path(said).read_text() for said, *_ in pairs)
+    ended = {case: [(next(codes), next(texts)) for _ in "01"] for case in cases}
     for (failing, end), (first, second) in ended.items():
         if end == "mistake":  # of both: each says so and leaves in order
             assert [code for code, _ in (first, second)] == [2, 2]

@@ -18,7 +18,6 @@ from hypereyes_jax.plan.plan import plan
 from hypereyes_jax.plan.report import render
 from hypereyes_jax.plan.settings import PlanConfig, planned_model
 
-
 # what was traced for one plan is there for the next: tracing is the most of what these tests would do
 same_learner = functools.cache(plan_programs.make_learner)
 

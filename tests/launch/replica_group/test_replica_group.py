@@ -71,6 +71,12 @@ def test_a_worker_that_dies_or_fails_ends_its_driver_with_a_message(fate, messag
     assert worker.returncode not in (0, None)
 
 
+@pytest.fixture
+def short_grace(monkeypatch):
+    """An end that another one left waits but a moment for its own end, which doesn't come in these tests."""
+    monkeypatch.setattr("hypereyes_jax.launch.replica_group.calls._GRACE", 0.02)
+
+
 class Calls:
     """Stands in for a device: notes its calls."""
 
@@ -120,7 +126,7 @@ def test_workers_make_the_drivers_calls_in_its_order_and_forget_what_it_drops():
 
 
 @pytest.mark.parametrize("last", ["nothing", "why"])
-def test_each_end_learns_at_once_that_the_other_is_gone_or_failed(last):
+def test_each_end_learns_at_once_that_the_other_is_gone_or_failed(last, short_grace):
     for leads in (True, False):
         told, heard = [], threading.Event()
 
@@ -187,7 +193,7 @@ def test_only_drivers_play_and_all_their_questions_are_played_once(groups):
         ),
     ],
 )
-def test_what_is_no_message_ends_with_a_message(frame):
+def test_what_is_no_message_ends_with_a_message(frame, short_grace):
     told, heard = [], threading.Event()
     ours, theirs = socket.socketpair()
     end = GroupDriver([Peer(7, ours)], lambda why: (told.append(why), heard.set()))
