@@ -55,6 +55,37 @@ def test_cars(tmp_path):
     assert found.open(found.photos[1]).size == (60, 40)
 
 
+def test_cars_of_one_list_for_both_splits(tmp_path):
+    fields = ("relative_im_path", "bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "test")
+    rows, names = np.empty((1, 2), [(name, object) for name in fields]), np.empty((1, 2), object)
+    names[0, :] = ["AM General Hummer SUV 2000", "Acura RL Sedan 2012"]
+    for number in range(2):
+        rows[0, number] = (f"car_ims/00000{number}.jpg", 5, 6, 50, 35, number + 1, number)
+        photo_folders.photo(tmp_path / "car_ims" / f"00000{number}.jpg")
+    savemat(tmp_path / "cars_annos.mat", {"annotations": rows, "class_names": names})
+    first, second = open_photos("cars", tmp_path).photos
+    assert (first.label, first.split, first.box) == ("AM General Hummer SUV 2000", "train", (5, 6, 50, 35))
+    assert (second.label, second.split, second.source.name) == ("Acura RL Sedan 2012", "test", "000001.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [
+        ("cub", {"CUB_200_2011/images": "CUB_200_2011/Images", "CUB_200_2011/images.txt": "CUB_200_2011/Images.txt"}),
+        ("flowers", {"jpg": "JPG", "imagelabels.mat": "ImageLabels.mat"}),
+        ("cars", {"cars_train": "Cars_Train", "devkit/cars_meta.mat": "devkit/Cars_meta.mat"}),
+        ("pets", {"images": "Images", "annotations": "Annotations"}),
+    ],
+)
+def test_folders_and_files_may_be_spelt_in_another_case(tmp_path, name, moves):
+    expected = open_photos(name, getattr(photo_folders, name)(tmp_path / "as-published"))
+    root = getattr(photo_folders, name)(tmp_path / "copy")
+    for old, new in moves.items():
+        (root / old).rename(root / new)
+    copy = open_photos(name, root)
+    assert [(p.label, p.split, p.box) for p in copy.photos] == [(p.label, p.split, p.box) for p in expected.photos]
+
+
 def test_aircraft_lose_their_banner_and_know_their_family(tmp_path):
     found = open_photos("aircraft", photo_folders.aircraft(tmp_path))
     assert [(p.label, p.split) for p in found.photos] == [("707-320", "train"), ("ATR-42", "val"), ("F/A-18", "test")]

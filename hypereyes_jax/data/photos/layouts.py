@@ -22,9 +22,11 @@ _LARGEST_LIST = 64 << 20  # bytes of a list that is read
 
 def cub(root: Path) -> PhotoSet:
     """CUB-200-2011: 200 bird species, 11,788 photos with boxes."""
-    base = required_file(root, "CUB-200-2011", "images.txt").parent
+    file = required_file(root, "CUB-200-2011", "images.txt")
+    base = file.parent
     names = {number: _spaced(name.partition(".")[2] or name) for number, name in _pairs(base / "classes.txt", True)}
-    paths, labels = dict(_pairs(base / "images.txt")), dict(_pairs(base / "image_class_labels.txt", True))
+    paths = {number: path.replace("\\", "/") for number, path in _pairs(file)}
+    labels = dict(_pairs(base / "image_class_labels.txt", True))
     trains = dict(_pairs(base / "train_test_split.txt", True))
     boxes: dict[str, PixelBox] = {}
     for line, fields in _lines(base / "bounding_boxes.txt", 5, missing=True):
@@ -72,16 +74,17 @@ def flowers(root: Path) -> PhotoSet:
 
 
 def cars(root: Path) -> PhotoSet:
-    """Stanford Cars: 196 models, 16,185 photos with boxes; annotations in MATLAB files."""
-    meta = required_file(root, "Stanford Cars", "cars_meta.mat")
+    """Stanford Cars: 196 models, 16,185 photos with boxes; annotations in MATLAB files, one a split or one for all."""
+    meta = required_file(root, "Stanford Cars", "cars_meta.mat", "cars_annos.mat")
     with _as_published(meta):
         names = [str(_only(name) if isinstance(name, list) else name) for name in read_mat(meta)["class_names"]]
     photos: list[Photo] = []
-    for split, pattern in (("train", "cars_train_annos.mat"), ("test", "cars_test_annos_withlabels*.mat")):
+    lists = (("train", "cars_train_annos.mat"), ("test", "cars_test_annos_withlabels*.mat"), ("", "cars_annos.mat"))
+    for part, pattern in lists:
         file = find_file(root, pattern)
-        if file is None:
+        if file is None or (not part and photos):
             continue
-        rows: list[tuple[str, str, PixelBox]] = []
+        rows: list[tuple[str, str, str, PixelBox]] = []
         with _as_published(file):
             for row in read_mat(file)["annotations"]:
                 label = int(_only(row["class"]))
@@ -89,9 +92,12 @@ def cars(root: Path) -> PhotoSet:
                     raise UserError(f"{file}: a class is {label}, of {len(names)}. Download the file again.")
                 corners = [str(_only(row[name])) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")]
                 x1, y1, x2, y2 = _numbers(str(file), corners)
-                rows.append((Path(str(_only(row["fname"]))).name, names[label - 1], (x1, y1, x2, y2)))
-        folder = photo_folder(root, meta.parent.parent, f"cars_{split}", [name for name, *_ in rows])
-        photos += [Photo(folder / name, label, split, box) for name, label, box in rows]
+                split = part or ("test" if _only(row["test"]) else "train")
+                name = Path(str(_only(row["fname" if part else "relative_im_path"]))).name
+                rows.append((name, names[label - 1], split, (x1, y1, x2, y2)))
+        place = (meta.parent.parent, f"cars_{part}") if part else (file.parent, "car_ims")
+        folder = photo_folder(root, *place, [name for name, *_ in rows])
+        photos += [Photo(folder / name, label, split, box) for name, label, split, box in rows]
     parents = {name: name.split()[0] for name in names}  # the make
     return PhotoSet("cars", "car model", "for non-commercial research only", tuple(photos), parents)
 

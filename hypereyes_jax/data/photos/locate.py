@@ -12,10 +12,14 @@ _ARCHIVES = (".tgz", ".tar.gz", ".tar", ".zip", ".tar.bz2", ".7z", ".rar")
 
 
 def find_file(root: Path, *patterns: str) -> Path | None:
-    """The file that lies least deep below a folder of those that fit the first pattern that any fits, or None."""
+    """The file that lies least deep below a folder of those that fit the first pattern that any fits, or None.
+
+    Copies spell names in other cases than the archives do.
+    """
     for pattern in patterns:
+        letters = "".join(f"[{char.lower()}{char.upper()}]" if char.isalpha() else char for char in pattern)
         for level in range(_LEVELS + 1):
-            matches = sorted(path for path in root.glob("*/" * level + pattern) if path.is_file())
+            matches = sorted(path for path in root.glob("*/" * level + letters) if path.is_file())
             if matches:
                 return matches[0]
     return None

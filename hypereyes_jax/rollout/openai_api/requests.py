@@ -30,6 +30,7 @@ _UNSUPPORTED: dict[str, Any] = {
     "functions": [],
     "function_call": "none",
     "audio": {},
+    "modalities": ["text"],
     "prediction": {},
     "web_search_options": {},
     "parallel_tool_calls": True,

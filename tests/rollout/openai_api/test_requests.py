@@ -51,6 +51,7 @@ def test_fields_that_a_chat_front_end_sends_and_that_change_nothing_are_taken():
         "parallel_tool_calls": True,
         "repetition_penalty": 1.0,
         "guided_json": None,
+        "modalities": ["text"],
     }
     assert read(**front_end).include_usage
 
@@ -85,6 +86,7 @@ def test_fields_that_a_chat_front_end_sends_and_that_change_nothing_are_taken():
         ({"parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"repetition_penalty": 1.1}, "repetition_penalty"),
         ({"guided_choice": ["yes", "no"]}, "guided_choice"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tools": "x"}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
