@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -21,6 +22,7 @@ from hypereyes_jax.env.search.own_backend import check_backend
 from hypereyes_jax.env.tools.named import tool_objects
 from hypereyes_jax.env.tools.types import Tool
 from hypereyes_jax.env.types import SearchBackend
+from hypereyes_jax.errors import SettingError
 from hypereyes_jax.eval.own_metrics import Metric, OwnMetrics, load_metrics
 from hypereyes_jax.learner.advantage import Advantage, chosen_advantage, load_advantage
 from hypereyes_jax.learner.optax_pieces import own_pieces
@@ -42,6 +44,18 @@ class OwnObjects:
     prompt: PromptFunction | None = None  # in place of `EpisodeConfig.system`
     search: SearchBackend | None = None  # in place of the service that the settings name
     judge: Judge | OwnJudge | None = None  # in place of the judge that the settings name
+
+    def __post_init__(self) -> None:
+        for name in ("rewards", "metrics", "tools"):
+            if not isinstance(getattr(self, name), list | tuple):
+                raise SettingError(
+                    f"OwnObjects.{name} must be a list, also of a single one: [{name.removesuffix('s')}]"
+                )
+        for thing in (*self.tools, self.search):
+            if inspect.isclass(thing):
+                raise SettingError(
+                    f"OwnObjects holds the class {thing.__name__}: give an object of it, {thing.__name__}()"
+                )
 
     def named(self) -> list[tuple[str, NamedObject]]:
         """(what it is for, the object and where it came from) of each."""

@@ -24,6 +24,8 @@ from hypereyes_jax.learner.advantage import load_advantage
 from hypereyes_jax.learner.optax_pieces import named_optimizer, named_schedule
 from hypereyes_jax.learner.reward import load_rewards, made_up_group
 from hypereyes_jax.learner.token_loss import load_loss
+from hypereyes_jax.train.method import OwnObjects
+from hypereyes_jax.train.rl_call import rl
 
 KINDS = {
     "reward": lambda name: load_rewards([name]),
@@ -280,6 +282,41 @@ async def test_what_a_search_backend_may_not_return_is_told_by_its_name(reply, w
 async def test_a_verdict_is_one_of_three_whatever_its_type(verdict, read, written):
     judge = await own_judge(written(f"import numpy as np\ndef mine(question, answer):\n    return {verdict}\n"))
     assert await judge.judge(Question("q", "?", (), ("x",)), "x") is read
+
+
+class Backend:
+    def text_search(self, query, k): ...
+    def image_search(self, image, k): ...
+
+
+@pytest.mark.parametrize(
+    ("objects", "why"),
+    [
+        ({"rewards": len}, r"OwnObjects.rewards must be a list, also of a single one: \[reward\]"),
+        ({"tools": Backend()}, r"OwnObjects.tools must be a list"),
+        ({"metrics": "depth"}, r"OwnObjects.metrics must be a list"),
+        ({"tools": [Backend]}, r"the class Backend: give an object of it, Backend\(\)"),
+        ({"search": Backend}, r"the class Backend: give an object of it"),
+    ],
+)
+def test_objects_given_in_python_as_something_else_are_told(objects, why):
+    with pytest.raises(UserError, match=why):
+        OwnObjects(**objects)
+
+
+@pytest.mark.parametrize(
+    ("objects", "why"),
+    [
+        ({"search": Backend()}, "text_search of the Backend is not async"),
+        ({"tools": [Backend()]}, "is not a tool: it needs name"),
+        ({"judge": lambda question, answer: "yes"}, "where True, False or None is needed"),
+        ({"rewards": [lambda group: 1.0]}, r"gave shape \(\) for 4 rollouts"),
+    ],
+)
+def test_a_python_call_tells_what_cannot_be_used_before_anything_is_written(objects, why, tmp_path):
+    with pytest.raises(UserError, match=why):
+        rl(tmp_path / "gone", [], tmp_path / "run", own=OwnObjects(**objects))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("verdict", ["'no'", "0.5", "[]", "{'correct': False}"])
