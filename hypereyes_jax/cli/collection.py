@@ -103,6 +103,11 @@ def print_spending(collection: Collection, capped: bool, limit: str) -> None:
       limit: the limit of spending as the user sets it, like "most_dollars: 5".
     """
     print(f"${collection.dollars:.2f} spent, {collection.undecided} attempts could not be made")
+    if collection.uncounted and collection.has_token_price:
+        print(
+            f"in {collection.uncounted} attempts the model told no number of tokens (usage): they count as free, and "
+            "no limit of spending holds for them"
+        )
     if capped:
         print(f"stopped at {limit}; raise it to continue")
     elif collection.undecided:

@@ -74,6 +74,7 @@ class Collection:
         self._made = 0  # attempts of this run that told something
         self._why = ""  # the last one could not be made
         self.undecided = 0  # attempts of this run that told nothing
+        self.uncounted = 0  # attempts of this run of whose tokens the model told no number
 
     @property
     def dollars(self) -> float:
@@ -82,6 +83,11 @@ class Collection:
         if self._filter_dollars is None:
             return self._dollars(of_filter + of_player)
         return self._filter_dollars(of_filter) + self._dollars(of_player)
+
+    @property
+    def has_token_price(self) -> bool:
+        """Whether tokens cost anything."""
+        return self._dollars(Spent(1 << 20, 1 << 20)) > self._dollars(Spent())
 
     async def run(self, questions: Sequence[Question], advance: Callable[[], None] = lambda: None) -> bool:
         """Every question through every stage. Returns whether the spending cap ended it early.
@@ -158,6 +164,7 @@ class Collection:
             self._add_spent(stage, Spent(attempt.read, attempt.written))
             self._failed_in_a_row = 0
             self._made += 1
+            self.uncounted += not attempt.read
             attempt = replace(attempt, seconds=time.perf_counter() - began)
             self._log.add(attempt, example)
             return attempt

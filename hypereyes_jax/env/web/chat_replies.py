@@ -226,11 +226,14 @@ def text_of(content: Any) -> str | None:
 
 
 def usage_of(usage: Any) -> tuple[int, int]:
-    """(prompt tokens, completion tokens), 0 where they are not told, or are no number that a reply can have."""
+    """(prompt tokens, completion tokens), 0 where they are not told, or are no number that a reply can have.
+
+    Tokens of thoughts are completion tokens, which are paid for: Gemini's endpoint has them in the total alone.
+    """
     usage = usage if isinstance(usage, dict) else {}
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    prompt, completion = (count if type(count) is int and 0 <= count <= _MOST_TOKENS else 0 for count in counts)
-    return prompt, completion
+    counts = [usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total")]
+    prompt, completion, total = (count if type(count) is int and 0 <= count <= _MOST_TOKENS else 0 for count in counts)
+    return prompt, max(completion, total - prompt if prompt else 0)
 
 
 async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]:

@@ -6,6 +6,7 @@ import json
 import pytest
 from PIL import Image
 
+from hypereyes_jax.cli.collection import print_spending
 from hypereyes_jax.data.collection.attempts import ATTEMPTS, CONVERSATIONS, AttemptLog
 from hypereyes_jax.data.collection.outcome import DEMONSTRATIONS, RL_QUESTIONS, fate, write_outcome
 from hypereyes_jax.data.collection.pipeline import Collection
@@ -253,6 +254,19 @@ def test_what_told_nothing_is_paid_for_all_the_same(tmp_path):
 
     assert made(Scripted({"one": [[READ]]}), Down()) == 100
     assert made(Scripted({"one": [PlayerError("refused", Spent(70, 7))]}), World()) == 70
+
+
+@pytest.mark.parametrize(("price", "told"), [(2.0, True), (0.0, False)])
+def test_a_model_that_tells_no_tokens_is_not_silently_free(tmp_path, capsys, price, told):
+    class Silent(Scripted):
+        async def answer(self, question, seed):
+            return DirectAnswer("I do not know")
+
+    player = Silent({"one": [[LOOK, READ, RIGHT]]})
+    options = {"dollars": lambda spent: price * spent.read, "budgets": (2,)}
+    _, collection, capped = collect(tmp_path, [question()], player, **options)
+    print_spending(collection, capped, "most_dollars: 1")
+    assert ("in 1 attempts the model told no number of tokens" in capsys.readouterr().out) is told
 
 
 def test_the_filters_model_has_a_price_of_its_own(tmp_path):

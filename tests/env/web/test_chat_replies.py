@@ -521,3 +521,20 @@ def test_calls_that_nest_deep_are_calls_that_the_parser_finds_wrong(depth):
     for arguments in (deep, {"input": json.loads("[" * 400 + "]" * 400)}):
         message = {"tool_calls": [{"index": 0, "function": {"name": "text_search", "arguments": arguments}}]}
         parse_turn(read_reply({"choices": [{"message": message}]}, "host").text)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}, (10, 5)),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 900}, (10, 890)),  # Gemini's, with thoughts
+        ({"prompt_tokens": 10, "total_tokens": 900}, (10, 890)),  # Gemini's, with nothing but thoughts
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 3}, (10, 5)),
+        ({"total_tokens": 900}, (0, 0)),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": "900"}, (10, 5)),
+        (None, (0, 0)),
+    ],
+)
+def test_tokens_of_thoughts_count_though_only_the_total_holds_them(usage, tokens):
+    reply = read_reply({"choices": [{"message": {"content": "x"}}], "usage": usage}, "host")
+    assert (reply.prompt_tokens, reply.completion_tokens) == tokens
