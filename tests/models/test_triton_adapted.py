@@ -42,11 +42,10 @@ def with_gradients(impl, given, adapter, dropout=0.0, key=None):
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path((gradients, out))}
 
 
-@pytest.mark.parametrize("first", [0, 2])
-def test_values_and_gradients_are_those_of_each_expert_by_itself(first, monkeypatch):
+def test_values_and_gradients_are_those_of_each_expert_by_itself(monkeypatch):
     """In two chunks, whose adapters' gradients add up; ids below 0 and from 5 on belong to other devices."""
     monkeypatch.setattr(triton_adapted, "_CHUNK", TOKENS * EACH // 2)
-    given, adapter = arrays(first=first), adapters()
+    given, adapter = arrays(first=1), adapters()
     ours, dense = (with_gradients(impl, given, adapter) for impl in ("grouped", "dense"))
     assert ours.keys() == dense.keys()
     for name, value in ours.items():

@@ -45,11 +45,10 @@ def with_gradients(run, gate_up, down, x, gate, expert, direction):
     return jax.tree.leaves(jax.jit(jax.grad(loss, (0, 1, 2, 3), has_aux=True))(gate_up, down, x, gate))
 
 
-@pytest.mark.parametrize("first", [0, 2])
-def test_grouped_experts_and_their_gradients_are_those_of_each_expert_by_itself(first, monkeypatch):
+def test_grouped_experts_and_their_gradients_are_those_of_each_expert_by_itself(monkeypatch):
     """In two chunks, whose weight gradients add up; ids below 0 and from 5 on belong to other devices."""
     monkeypatch.setattr(triton_experts, "_CHUNK", TOKENS * EACH // 2)
-    given = arrays(first=first)
+    given = arrays(first=1)
     ours = with_gradients(partial(grouped_experts, share=0.5), *given)
     for one, other in zip(ours, with_gradients(reference, *given), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5 * max(1.0, float(jnp.abs(other).max())))
