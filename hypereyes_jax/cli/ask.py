@@ -87,6 +87,11 @@ def check(config: AskConfig) -> None:
 
     if bool(config.model_url) == (config.checkpoint is not None):
         raise UserError("give either --model-url (with --model) or --checkpoint.")
+    if bool(config.model_url) != bool(config.model):
+        raise UserError("an endpoint needs its URL and the name of a model there: --model-url with --model.")
+    last = (config.images_and_question or ("",))[-1]
+    if os.path.isfile(last):
+        raise UserError(f"{last} is a file, and no question follows it. Give the images first, and then the question.")
     check_search(config.search, SearchConfig())
     check_rules(_rules(config))
 

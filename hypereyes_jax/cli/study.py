@@ -42,6 +42,8 @@ def check(config: StudyConfig) -> None:
     """Raises UserError for settings that can't be meant."""
     if not config.options.seeds:
         raise UserError("--seeds needs at least one seed.")
+    if len(set(config.options.seeds)) < len(config.options.seeds):
+        raise UserError("--seeds names a seed twice: the same run would count as two.")
     if config.jobs > 1 and not config.options.miniature:
         raise UserError(
             "--jobs is for the miniature, on one machine. Run the commands that --list prints on your cluster."

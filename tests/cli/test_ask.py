@@ -104,7 +104,7 @@ def test_without_an_image_with_several_and_in_a_conversation(endpoint, flags, tm
 
 
 def test_a_question_that_is_missing_is_told(capsys):
-    assert cli.main(["ask", " ", "--model-url", "http://127.0.0.1:9/v1"]) == 2
+    assert cli.main(["ask", " ", "--model-url", "http://127.0.0.1:9/v1", "--model", "m"]) == 2
     assert "no question was given" in capsys.readouterr().err
 
 
@@ -112,8 +112,8 @@ def test_a_question_that_is_missing_is_told(capsys):
     ("more", "message"),
     [
         ((), "give either"),
-        (("--model-url", "http://127.0.0.1:9/v1"), "the model gave no answer"),
-        (("--model-url", "http://127.0.0.1:9/v1", "--search.service", "serpapi"), "SERPAPI_API_KEY"),
+        (("--model-url", "http://127.0.0.1:9/v1", "--model", "m"), "the model gave no answer"),
+        (("--model-url", "http://127.0.0.1:9/v1", "--model", "m", "--search.service", "serpapi"), "SERPAPI_API_KEY"),
     ],
 )
 def test_what_is_wrong_is_said(flags, tmp_path, capsys, monkeypatch, more, message):
@@ -126,7 +126,7 @@ def test_what_is_wrong_is_said(flags, tmp_path, capsys, monkeypatch, more, messa
 def test_an_image_that_can_not_be_opened_is_named(image, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.png").write_bytes(b"no image")
-    assert cli.main(["ask", image, "?", "--model-url", "http://127.0.0.1:9/v1"]) == 2
+    assert cli.main(["ask", image, "?", "--model-url", "http://127.0.0.1:9/v1", "--model", "m"]) == 2
     assert f"can't open {image}" in capsys.readouterr().err
 
 
