@@ -47,7 +47,10 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tie_encoder_decoder": (False, None),
 }
 # Ids of tokens that the network itself never looks at.
-_UNSEEN_IDS = ("sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id", "decoder_start_token_id")
+_UNSEEN_IDS = (
+    *("sep_token_id", "cls_token_id", "mask_token_id", "unk_token_id", "decoder_start_token_id"),
+    *("padding_idx", "vision_token_id"),
+)
 GENERATION_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 IMAGE_IDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
@@ -82,6 +85,7 @@ _VISION_SIZES = {
 }
 _ROPES = ("rope_scaling", "rope_parameters")
 _BEFORE = "It must be the checkpoint as it was before it was quantised"
+_OF_EXPERTS = ("num_experts_per_tok", "moe_intermediate_size", "router_aux_loss_coef")
 _MAY_BE_NULL = ("num_key_value_heads", "head_dim")  # transformers then derives them
 
 
@@ -95,6 +99,9 @@ def read_fields(raw: Mapping[str, Any]) -> tuple[Fields, Fields, Fields]:
     model_type = left.pop("model_type", "qwen3_vl")
     if model_type not in ("qwen3_vl", "qwen3_vl_moe"):
         raise ValueError(f"model_type={model_type!r} is not a Qwen3-VL model (expected qwen3_vl or qwen3_vl_moe)")
+    for name in ("text_config", "vision_config"):
+        if name not in left:
+            raise ValueError(f"it has no {name}, in which Qwen3-VL has what describes that part of the model")
     text_raw, vision_raw = (_section(left, name) for name in ("text_config", "vision_config"))
     for name, part in (("text_config", text_raw), ("vision_config", vision_raw)):
         inner = part.get("model_type", model_type)
@@ -286,6 +293,8 @@ def _text(raw: Fields, moe: bool) -> Fields:
     _expect(section, raw, "mlp_only_layers", [], None)
     _expect(section, raw, "norm_topk_prob", True)
     experts = _agree(section, "num_experts", [raw.pop("num_experts", None), raw.pop("num_local_experts", None)])
+    if not moe:  # what a dense model has no use for
+        raw = {name: value for name, value in raw.items() if value is not None or name not in _OF_EXPERTS}
     if not moe and experts:
         raise ValueError(f"{section}.num_experts={experts} contradicts model_type qwen3_vl, which is dense")
     if experts is not None:
@@ -335,6 +344,8 @@ def _rope(section: str, raw: Fields) -> tuple[float, tuple[int, ...]]:
         _expect(where, rope, "rope_type", "default")
         _expect(where, rope, "mrope_interleaved", True)
         _expect(where, rope, "partial_rotary_factor", 1.0, None)
+        _expect(where, rope, "factor", 1.0, None)  # of a scaling that the default has not
+        rope.pop("original_max_position_embeddings", None)
         _refuse_unknown(where, rope)
     parts = (24, 20, 20) if mrope is None else _indexes(section, "mrope_section", mrope, _MAX_COUNT)
     if len(parts) != 3:

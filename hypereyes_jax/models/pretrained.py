@@ -35,6 +35,11 @@ from hypereyes_jax.models.tensor_files import CheckpointError, refuse_lfs_pointe
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.processing.tokenizer import load_tokenizer
 
+_TOKENIZER_CURE = (
+    "Load its tokenizer in transformers and save it there by save_pretrained; where it has none, copy the tokenizer's "
+    "files of the model that it was made from (tokenizer.json, tokenizer_config.json and those of its chat template)."
+)
+
 
 def load_model(
     path: str | os.PathLike[str], dtype: Any = "float32", mesh: Mesh | None = None
@@ -58,7 +63,7 @@ def load_model(
         )
     for name in ("config.json", "tokenizer.json"):
         if not directory.exists(name):
-            cure = LAYOUT
+            cure = _TOKENIZER_CURE if name == "tokenizer.json" else LAYOUT
             if isinstance(directory, LocalDirectory) and name == "config.json":
                 cure = cure_of_place(directory.path)
             raise UserError(f"{path} holds no {name}. {cure}")

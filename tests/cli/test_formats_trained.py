@@ -1,9 +1,15 @@
-"""A generated example of each format through `data check`, two steps of `sft`, and two of `rl`."""
+"""A generated example of each format through `data check`, `eval`, two steps of `sft`, and two of `rl`."""
 
+import bz2
+import csv
 import gzip
+import http.server
 import io
 import json
+import lzma
+import threading
 from base64 import b64encode
+from functools import partial
 from importlib import resources
 
 import numpy as np
@@ -13,7 +19,12 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.cli.main import main
+from hypereyes_jax.data.authors_formats import write_rl_parquet, write_sft_files
+from hypereyes_jax.data.files import write_examples, write_questions
+from hypereyes_jax.data.sources import open_examples, open_questions, remote
+from tests.models.hub_server import Hub, serving
 
+ROWS = 2
 BASE = str(resources.files("hypereyes_jax.assets") / "base")
 FINAL = "<reason>so</reason><answer>red</answer>"
 RESULT = "It is red."
@@ -139,31 +150,67 @@ def verl(n):
     }
 
 
+def plain(n):
+    return {"question": f"Which flag is number {n}?", "answer": "red", "image": f"pics/{n}.png"}
+
+
+def with_image(n, name="image", **changed):
+    return {"question": f"Which flag is number {n}?", "answer": ["red", "Red"]} | ({name: changed["value"](n)})
+
+
+def others(n):
+    return {"q": f"Which flag is number {n}?", "gt": "red", "pics": f"pics/{n}.png"}
+
+
+def rows_of(row):
+    return [row(n) for n in range(ROWS)]
+
+
+def text_of_lines(row):
+    return "".join(json.dumps(each) + "\n" for each in rows_of(row))
+
+
 def json_lines(path, row):
     path = path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row(n)) + "\n" for n in range(4)))
+    path.write_text(text_of_lines(row))
     return path
 
 
 def json_array(path, row):
     path = path / "rows.json"
-    path.write_text(json.dumps([row(n) for n in range(4)], indent=1))
+    path.write_text(json.dumps(rows_of(row), indent=1))
     return path
 
 
-def gzipped(path, row):
-    (path / "rows.jsonl.gz").write_bytes(gzip.compress(json_lines(path, row).read_bytes()))
-    return path / "rows.jsonl.gz"
+def compressed(path, row, suffix="gz", compress=gzip.compress):
+    (path / f"rows.jsonl.{suffix}").write_bytes(compress(text_of_lines(row).encode()))
+    return path / f"rows.jsonl.{suffix}"
+
+
+def zstandard(data):
+    return pa.compress(data, codec="zstd", asbytes=True)
+
+
+def table(row):
+    return pa.Table.from_pylist(rows_of(row))
 
 
 def parquet(path, row):
-    pq.write_table(pa.Table.from_pylist([row(n) for n in range(4)]), path / "rows.parquet")
+    pq.write_table(table(row), path / "rows.parquet")
     return path / "rows.parquet"
+
+
+def delimited(path, row):
+    with open(path / "rows.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(row(0)))
+        writer.writeheader()
+        writer.writerows(rows_of(row))
+    return path / "rows.csv"
 
 
 def hugging_face(path, row):
     datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_list([row(n) for n in range(4)]).save_to_disk(path / "saved")
+    datasets.Dataset.from_list(rows_of(row)).save_to_disk(path / "saved")
     return path / "saved"
 
 
@@ -174,6 +221,60 @@ def arrow(path, row):
 def shards(path, row, kind):
     assert main(["data", "convert", str(json_lines(path, row)), str(path / "out"), "--format", kind]) == 0
     return path / "out"
+
+
+def our_questions(path, row):
+    write_questions(path / "ours.jsonl", open_questions(json_lines(path, row)))
+    return path / "ours.jsonl"
+
+
+def our_demonstrations(path, row):
+    write_examples(path / "ours.jsonl", open_examples(json_lines(path, row)))
+    return path / "ours.jsonl"
+
+
+def authors_columns(path, row):
+    questions = open_questions(json_lines(path, row))
+    write_rl_parquet(path / "rl.parquet", questions, {name: (2, 3) for name in questions.ids}, "Search.")
+    return path / "rl.parquet"
+
+
+def authors_conversations(path, row):
+    write_sft_files(path / "sft", open_examples(json_lines(path, row)))
+    return path / "sft" / "sft.jsonl"
+
+
+def folder(path, row):
+    for split in ("train", "test"):
+        (path / "set" / split).mkdir(parents=True)
+        (path / "set" / split / "part.jsonl").write_text(text_of_lines(row))
+    (path / "pics").rename(path / "set" / "test" / "pics")
+    return f"{path / 'set'}:test"
+
+
+def pattern(path, row):
+    for n, each in enumerate(rows_of(row)):
+        (path / f"part-{n}.jsonl").write_text(json.dumps(each) + "\n")
+    return path / "part-*.jsonl"
+
+
+def python_object(path, row):
+    pictures = f"    row['image'] = open({str(path)!r} + '/' + row['image'], 'rb').read()\n"
+    (path / "own.py").write_text(f"rows = {rows_of(row)!r}\nfor row in rows:\n{pictures}")
+    return f"{path / 'own.py'}:rows"
+
+
+def memory(path, row):
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    store.pipe(f"/{path.name}/rows.jsonl", text_of_lines(row).encode())
+    for n in range(ROWS):
+        store.pipe(f"/{path.name}/pics/{n}.png", picture(n))
+    return f"memory://{path.name}/rows.jsonl"
+
+
+def of_hub(path, row):
+    return "org/name:test"  # served by `hub`
 
 
 FORMATS = {
@@ -189,11 +290,52 @@ FORMATS = {
     "LLaMA-Factory alpaca, JSON array": (json_array, alpaca),
     "TRL's parts, parquet": (parquet, trl),
     "Qwen-VL's prompts and completions": (json_lines, qwen_vl),
-    "verl, parquet": (parquet, verl),
+    "veRL's prompts and responses, parquet": (parquet, verl),
+    "our demonstrations, JSON lines": (our_demonstrations, swift),
+    "the authors' demonstrations": (authors_conversations, sharegpt),
     "Gemini, JSON lines": (json_lines, gemini),
-    "LangChain, JSON lines in gzip": (gzipped, langchain),
+    "LangChain, JSON lines in gzip": (compressed, langchain),
     "OpenAI's Responses, JSON array": (json_array, responses),
 }
+
+
+PLAIN = {
+    "our questions, JSON lines": (our_questions, plain),
+    "columns of usual names, JSON array": (json_array, plain),
+    "columns of usual names, JSON lines in bzip2": (partial(compressed, suffix="bz2", compress=bz2.compress), plain),
+    "columns of usual names, JSON lines in xz": (partial(compressed, suffix="xz", compress=lzma.compress), plain),
+    "columns of usual names, JSON lines in zstd": (partial(compressed, suffix="zst", compress=zstandard), plain),
+    "columns of usual names, parquet shards": (partial(shards, kind="parquet"), plain),
+    "columns of usual names, ArrayRecord shards": (partial(shards, kind="array_record"), plain),
+    "columns of usual names, datasets folder": (hugging_face, plain),
+    "columns of other names, JSON lines": (json_lines, others),
+    "columns of other names, CSV": (delimited, others),
+    "columns of other names, parquet": (parquet, others),
+    "images as bytes": (parquet, partial(with_image, value=picture)),
+    "images as bytes in objects": (parquet, partial(with_image, value=lambda n: [{"bytes": picture(n), "path": None}])),
+    "images as base64": (json_lines, partial(with_image, value=lambda n: b64encode(picture(n)).decode())),
+    "images as data URIs": (
+        json_lines,
+        partial(with_image, value=lambda n: "data:image/png;base64," + b64encode(picture(n)).decode()),
+    ),
+    "images as URLs": (json_lines, lambda n: plain(n) | {"image": f"URL/pics/{n}.png"}),
+    "veRL's questions, parquet": (
+        parquet,
+        lambda n: {
+            "prompt": [{"role": "user", "content": f"<image>Which flag is number {n}?"}],
+            "images": [{"bytes": picture(n), "path": None}],
+            "reward_model": {"ground_truth": "red", "candidate_answers": json.dumps(["Red"]), "style": "rule"},
+            "data_source": "mine",
+        },
+    ),
+    "the authors' questions": (authors_columns, plain),
+    "a folder of splits": (folder, plain),
+    "a pattern": (pattern, plain),
+    "an object of Python": (python_object, plain),
+    "a data set of the hub": (of_hub, plain),
+    "a store of fsspec": (memory, plain),
+}
+OTHER_NAMES = "--columns text=q answers=gt images=pics".split()
 
 
 @pytest.fixture
@@ -205,24 +347,71 @@ def pictures(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def hub(monkeypatch):
+    files = {f"pics/{n}.png": picture(n) for n in range(ROWS)} | {"test.jsonl": text_of_lines(plain).encode()}
+    with serving(Hub(files, kind="datasets")) as server:
+        monkeypatch.setattr(remote, "_ENDPOINT", server.endpoint)
+        yield server
+
+
+@pytest.fixture
+def web(pictures):
+    """The pictures on loopback."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(pictures))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def assert_it_is_evaluated(source, out, *words):
+    sizes = "--search.transport in-process --slots 2 --context 512 --max-new-tokens 8".split()
+    assert main(["eval", BASE, "--questions", str(source), "--out", str(out), *sizes, *words]) == 0
+    (results,) = out.glob("benchmark-*.jsonl")
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert len(lines) == ROWS
+    (trajectories,) = out.glob("trajectories-*.jsonl")
+    told = [json.loads(line) for line in trajectories.read_text().splitlines()]
+    assert [len(each["images"]) for each in told] == [1] * ROWS
+    assert [each["answers"][0] for each in told] == ["red"] * ROWS
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_of_conversations_is_checked_and_trained_on_for_two_steps(name, pictures, capsys):
+def test_every_format_of_conversations_is_checked_evaluated_and_trained_on_for_two_steps(name, pictures, capsys):
     write, row = FORMATS[name]
     source = write(pictures, row)
     assert main(["data", "check", str(source)]) == 0
     said = capsys.readouterr().out
-    assert ": 4 demonstrations" in said
+    assert f": {ROWS} demonstrations" in said
     assert "images: 1.0 a row" in said
     assert "What is wrong: nothing" in said
-    sizes = "--settings.batch 2 --settings.epochs 1 --sizes.shard-rows 1"
+    assert_it_is_evaluated(source, pictures / "eval")
+    sizes = "--settings.batch 1 --settings.epochs 1 --sizes.shard-rows 1"
     words = f"sft --checkpoint {BASE} --demonstrations {source} --out {pictures / 'run'} {sizes}"
     assert main(words.split()) == 0
-    rows = [json.loads(line) for line in (pictures / "run" / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["sft/loss"] for row in rows]
+    steps = [json.loads(line) for line in (pictures / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [step["sft/loss"] for step in steps]
     assert len(losses) == 2
     assert all(np.isfinite(loss) and loss > 0 for loss in losses)
     assert (pictures / "run" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_format_of_questions_is_checked_and_evaluated(name, pictures, hub, web, capsys):
+    write, row = PLAIN[name]
+    source = write(
+        pictures, lambda n: row(n) if "URL" not in str(row(n)) else row(n) | {"image": f"{web}/pics/{n}.png"}
+    )
+    words = OTHER_NAMES if row is others else ["--private-urls"] if "URL" in name else []
+    assert main(["data", "check", str(source), *words]) == 0
+    said = capsys.readouterr().out
+    assert f": {ROWS} questions" in said
+    assert "images: 1.0 a row" in said
+    assert "What is wrong: nothing" in said
+    assert_it_is_evaluated(source, pictures / "eval", *words)
 
 
 @pytest.mark.slow

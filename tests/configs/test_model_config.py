@@ -57,6 +57,9 @@ HUB = {  # the form of the published config.json files
 }
 
 
+ROPE = HUB["text_config"]["rope_scaling"]
+
+
 def changed(section: str, **fields):
     raw = copy.deepcopy(HUB)
     (raw[section] if section else raw).update(fields)
@@ -142,6 +145,11 @@ def test_what_it_cannot_honour_is_refused_by_name(raw, message):
         changed("", a_field_of_tomorrow=None, hidden_size=None, rope_scaling=None, max_new_tokens=5, min_p=0.1),
         changed("", num_labels=2, processor_class="Qwen3VLProcessor", gradient_checkpointing=True, pretraining_tp=1),
         changed("vision_config", tie_word_embeddings=True, hidden_act="gelu_new", a_field_of_tomorrow=None),
+        changed("text_config", rope_scaling=ROPE | {"factor": 1.0, "original_max_position_embeddings": 262144}),
+        changed(
+            "text_config", num_experts=None, num_experts_per_tok=None, moe_intermediate_size=None, padding_idx=151643
+        ),
+        changed("", vision_token_id=151654, talker_config=None, quantization=None, auto_map={"AutoModel": "m.X"}),
         changed("", rms_norm_eps=1e-6, num_key_value_heads=8, initializer_range=0.02, head_dim=128),
     ],
 )
@@ -152,6 +160,10 @@ def test_what_is_inert_or_agrees_changes_nothing(raw):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
+        (changed("text_config", rope_scaling=ROPE | {"factor": 4.0}), r"rope_scaling\.factor=4\.0"),
+        ({k: v for k, v in (HUB | HUB["text_config"]).items() if k != "text_config"}, "model_type='qwen3_vl_text'"),
+        ({k: v for k, v in (HUB["text_config"] | HUB).items() if k != "text_config"}, "it has no text_config"),
+        ({k: v for k, v in HUB.items() if k != "vision_config"}, "it has no vision_config"),
         (changed("", vocab_size=151937), "vocab_size=151937 contradicts text_config, where it is 151936"),
         (changed("", rope_theta=1e4), "rope_theta=10000.0 contradicts"),
         (changed("", is_decoder=True), "is_decoder=True"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 
 import jax
@@ -167,6 +168,59 @@ def test_what_is_not_a_plain_lora_is_refused_by_name(adapter, tmp_path, fields, 
         load_peft(edited(adapter, tmp_path, **fields), CONFIGS["dense"])
 
 
+NAMES = [
+    f"model.language_model.layers.{layer}.{name}"
+    for layer in (0, 1, 2, 12)
+    for name in ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")
+] + [
+    "model.visual.blocks.1.attn.qkv",
+    "model.visual.merger.linear_fc1",
+    "model.visual.deepstack_merger_list.1.linear_fc1",
+]
+
+
+def parsed(**fields):
+    return read_adapter_config(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8} | fields).encode())
+
+
+@pytest.mark.parametrize(
+    "keys", itertools.permutations(("v_proj", r".*layers\.[12]\..*", NAMES[7], "proj", "^q_proj"), 3)
+)
+def test_of_overlapping_patterns_the_one_counts_that_peft_takes(keys):
+    from peft.utils.other import get_pattern_key
+
+    config = parsed(rank_pattern=dict(zip(keys, (5, 6, 7), strict=True)), alpha_pattern=dict.fromkeys(keys[:2], 3))
+    for name in NAMES:
+        rank, alpha = ({**config.rank_pattern}, {**config.alpha_pattern})
+        assert config.rank_of(name)[0] == rank.get(get_pattern_key(keys, name), 4)
+        assert config.alpha_of(name, 4) == alpha.get(get_pattern_key(keys[:2], name), 8)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": ["q_proj", "linear_fc1"]},
+        {"target_modules": NAMES[2:5]},
+        {"target_modules": [*NAMES[1:2], "q_proj"], "layers_to_transform": [2], "layers_pattern": ["layers"]},
+        {"target_modules": ["v_proj", "qkv", "linear_fc1"], "layers_to_transform": 1},
+        {"target_modules": ["v_proj", "qkv"], "layers_to_transform": [1, 12], "layers_pattern": ["blocks", "layers"]},
+        {"target_modules": ["v_proj", "qkv"], "layers_to_transform": [1], "layers_pattern": ""},
+        {"target_modules": ["v_proj"], "layers_to_transform": [], "exclude_modules": NAMES[1:2]},
+        {"target_modules": r".*(q|v)_proj"},
+        {"target_modules": r"^(model\.language_model(?=\.).*\.(q_proj|down_proj))$", "exclude_modules": r".*\.1\..*"},
+        {"target_modules": ["proj", "layers.1.mlp.down_proj", "merger.linear_fc1"]},
+    ],
+)
+def test_the_maps_that_are_adapted_are_those_of_peft(fields):
+    import peft
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    config, theirs = parsed(**fields), peft.LoraConfig(**fields)
+    ours = [name for name in NAMES if config.leaves_out(name) is None]
+    assert ours == [name for name in NAMES if check_target_module_exists(theirs, name)]
+    assert 0 < len(ours) < len(NAMES)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -233,6 +287,22 @@ def test_an_adapter_in_a_pickle_is_told_with_its_cure(adapter, tmp_path):
     edited(adapter, tmp_path)
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(ValueError, match=r"adapter_model\.bin is a pickle, which is never read: load it in PEFT"):
+        load_peft(tmp_path, CONFIGS["dense"])
+
+
+def test_factors_whose_names_hold_the_adapter_s_are_read(adapter, tmp_path):
+    edited(adapter, tmp_path)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    long = {name.replace(".weight", ".default.weight"): value for name, value in tensors.items()}
+    save_file(long, tmp_path / "adapter_model.safetensors")
+    same = load_peft(tmp_path, CONFIGS["dense"])
+    jax.tree.map(np.testing.assert_array_equal, same.weights, load_peft(adapter, CONFIGS["dense"]).weights)
+
+
+def test_adapters_in_folders_are_named(adapter, tmp_path):
+    (tmp_path / "mine").mkdir()
+    edited(adapter, tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"holds no adapter_config\.json\. It holds adapters in folders: give .*/mine"):
         load_peft(tmp_path, CONFIGS["dense"])
 
 

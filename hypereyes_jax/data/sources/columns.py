@@ -38,6 +38,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that ho
         "target",
         "response",
         "output",
+        "completion",
     ),
     "more_answers": ("alternative_gt_answers", "candidate_answers", "answer_aliases", "aliases"),
     "images": (
@@ -153,6 +154,7 @@ class Layout:
             and {"text", "answers"} <= self.fields <= frozenset(_SHORT)
             and SHAPED.isdisjoint(columns)
             and not self.options
+            and "input" not in columns  # which Alpaca's rows have the rest of the question in
             and all(len(self._columns[field]) <= 1 for field in _SHORT)
         ):
             self.short = tuple(next(iter(self._columns[field]), None) for field in _SHORT)

@@ -12,6 +12,7 @@ from hypereyes_jax.data.sources.columns import Layout
 from hypereyes_jax.data.sources.content_blocks import without_blocks
 from hypereyes_jax.data.sources.conversation_marks import refuse_places_of_objects, refuse_template, without_end
 from hypereyes_jax.data.sources.fields import (
+    answer_in,
     clips_of,
     first,
     is_blank,
@@ -63,7 +64,6 @@ _UNTYPED = ("text", "image_url", "image", "video")  # what tells the type of a p
 _PICTURE_KEYS = ("image", "image_url", "input_image", "url", "path", "bytes", "base64", "data", "source")
 _PAIRS = (("instruction", "output"), ("query", "response"), ("prompt", "completion"), ("prompt", "response"))
 _SHAPES = {"instruction": "Alpaca", "query": "ms-swift", "prompt": "prompt and reply"}
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,28 @@ def final_answer(messages: Sequence[SourceMessage]) -> str | None:
     """What stands in <answer> in the last message of the model; None without it."""
     for message in reversed(messages):
         if message.role == "assistant":
-            matches = _ANSWER.findall("".join(part for part in message.parts if isinstance(part, str)))
-            return matches[-1].strip() if matches else None
+            return answer_in(_words_of(message.parts))
     return None
+
+
+def holds_conversation(row: Row, layout: Layout) -> bool:
+    """Whether a row has messages, or the items of OpenAI's Responses, which end with a reply."""
+    if messages_in(layout.get(row, "messages")) is not None:
+        return True
+    return looks_like_items(row.get("output")) and isinstance(row.get("input"), str | list)
+
+
+def reply_in(value: Any) -> Any:
+    """What the last of messages says, where a column of answers holds messages, as TRL's `completion` does; other
+    values as they are. Raises BadRow."""
+    if not value or not _looks_like_messages(value):
+        return value
+    _, parts, _ = _read(value[-1], len(value))
+    return _words_of(parts)
+
+
+def _words_of(parts: Sequence[_Part]) -> str:
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def messages_in(value: Any) -> list[Any] | None:

@@ -78,7 +78,7 @@ def example_row(
 ) -> ExampleRow:
     """The demonstration of a row; tool calls are mapped, and counted in `report`. Raises BadRow."""
     if "turns" in row or "observations" in row:
-        result = _ours(row)
+        result = our_example(row)
         for number, turn in enumerate(result.turns, start=1):
             check_text(turn, last=number == len(result.turns))
     else:
@@ -94,7 +94,8 @@ def example_row(
     return replace(result, system=system, turns=tuple(native_turn(turn) for turn in result.turns))
 
 
-def _ours(row: Row) -> ExampleRow:
+def our_example(row: Row) -> ExampleRow:
+    """A demonstration as this project writes it. Raises BadRow."""
     turns, observations = row.get("turns"), row.get("observations")
     system = row.get("system")
     if not isinstance(system, str):

@@ -23,6 +23,8 @@ _PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:(?:\s*,\s*|\s+){_TEXT})*\s*,?\s*\]")
 _ANSWER_PARTS = ("target", "value", "answer", "text")  # of an answer that is an object, as Search-R1, TriviaQA and
 # VQA have them, and SQuAD
 _NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where there is nothing
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_THOUGHTS = re.compile(r"\s*<(think|reason)>.*?</\1>", re.DOTALL)
 _IMAGE_PLACE = re.compile(r"<image>|<\|image_pad\|>")
 _COUNTED_TAG = re.compile(r"<image (\d{1,2})>")
 _IMAGE_TAG = re.compile(
@@ -58,7 +60,7 @@ def id_of(value: Any, default: str) -> str:
 
 
 def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[str, ...]:
-    """Accepted answers, the reference first, each once. Numbers are written out; literal <answer> tags are dropped.
+    """Accepted answers, the reference first, each once. Numbers are written out; of a reply, its answer counts.
 
     Args:
       value: a text, a number, or a list of these, which a text may hold as JSON or as Python writes it, or an object of
@@ -80,12 +82,24 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
         else:
             text = _written_out(answer)
         if not exact:
-            text = (re.sub(r"</?answer>", "", text) if "<" in text else text).strip()
+            text = (_answer_of_reply(text) if "<" in text else text).strip()
         if exact or (text and text not in answers):
             answers.append(text)
     if not answers or (exact and not any(map(str.strip, answers))):
         raise BadRow("no answer", "it needs 'answers', texts of which the first is the reference")
     return tuple(answers)
+
+
+def answer_in(text: str) -> str | None:
+    """What stands in the last <answer> of a turn; None without one."""
+    matches = _ANSWER.findall(text)
+    return matches[-1].strip() if matches else None
+
+
+def _answer_of_reply(text: str) -> str:
+    """The answer in what a model said: what its tags hold, else what it says after its thoughts."""
+    inside = answer_in(text)
+    return re.sub(r"</?answer>", "", _THOUGHTS.sub("", text, count=1)) if inside is None else inside
 
 
 def _answers_in(part: Any) -> list[Any]:

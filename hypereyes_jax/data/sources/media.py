@@ -40,6 +40,7 @@ LIMITS = ImageLimits(trailing_data=True)  # a user's own files: some phones writ
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _STARTS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")  # base64 of PNG, JPEG, GIF and WebP
+_START_BYTES = tuple(start.encode() for start in ("data:image/", *_STARTS))
 _SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".gif", ".jfif"))
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".7z", ".rar")
 T = TypeVar("T")
@@ -105,7 +106,9 @@ def picture(value: Any) -> Picture:
     if isinstance(value, Picture):
         return value
     if isinstance(value, bytes | bytearray | memoryview):
-        return Picture(bytes(value))
+        data = bytes(value)
+        # base64 in a column of bytes
+        return Picture(data.decode("ascii", "replace") if data.startswith(_START_BYTES) else data)
     if isinstance(value, Image.Image):
         return Picture(value)
     if isinstance(value, np.ndarray):

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 from hypereyes_jax.data.sources import conversations
 from hypereyes_jax.data.sources.columns import Fields, Layout, no_column
 from hypereyes_jax.data.sources.conversation_marks import refuse_template, refuse_unwanted
+from hypereyes_jax.data.sources.example_rows import our_example
 from hypereyes_jax.data.sources.fields import (
+    answer_in,
     answers_of,
     clips_of,
     first,
@@ -24,6 +26,7 @@ from hypereyes_jax.data.sources.fields import (
     without_image_tags,
 )
 from hypereyes_jax.data.sources.media import Clip, Media, Picture
+from hypereyes_jax.data.sources.message_shapes import looks_like_items
 from hypereyes_jax.data.sources.options import options_of, right_option, with_options
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.types import Question
@@ -33,6 +36,7 @@ REFERENCE = "reference"  # in `meta`: [rounds, searches] that the data state for
 PLAIN = "question, answer, image"  # the shape of rows whose columns are named so, or alike
 _LONGEST_META = 2_000  # characters of a text that is kept in `meta`
 _VERL = ("prompt", "reward_model", "extra_info", "data_source", "images")
+_ITEMS = ("input", "output")  # of OpenAI's Responses, which hold the conversation
 _AS_NAMED = Fields({})
 Shown = TypeVar("Shown", Picture, Clip)
 
@@ -84,9 +88,13 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
             return [_verl(row, layout, default_id)]
     text = layout.get(row, "text")
     if text is None:
-        if conversations.messages_in(layout.get(row, "messages")) is not None:
+        if "turns" in row and "observations" in row:
+            return [_demonstration(row)]
+        if conversations.holds_conversation(row, layout):
             return [_conversation(row, layout, default_id)]
         raise no_column(row, "text", "question")
+    if "text" not in layout.named and text is row.get("instruction") and isinstance(more := row.get("input"), str):
+        text = f"{text}\n{more}" if more else text  # Alpaca's, of which the input may be the question itself
     return [_plain(row, layout, text, default_id)]
 
 
@@ -163,7 +171,7 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     more = layout.get(row, "more_answers") if "more_answers" in there else None
     if "answers" not in there and more is None:
         raise no_column(row, "answers", "answer")
-    value = layout.get(row, "answers")
+    value = conversations.reply_in(layout.get(row, "answers"))
     answers = answers_of(value, more)
     if layout.options:
         text, answers = with_options(row, text, answers, value)
@@ -285,7 +293,8 @@ def _conversation(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     clips = tuple(part for part in prompt.parts if isinstance(part, Clip))
     text = conversations.question_text(prompt.parts)
     value = layout.get(row, "answers")
-    if value is None or (isinstance(value, bool) and "answers" not in layout.named):  # a verdict on the reply
+    # a verdict on the reply, or the reply itself, as items
+    if value is None or ("answers" not in layout.named and (isinstance(value, bool) or looks_like_items(value))):
         refuse_unwanted(row)
         value = conversations.final_answer(talk.messages)
     if value is None:
@@ -296,9 +305,28 @@ def _conversation(row: Row, layout: Layout, default_id: str) -> QuestionRow:
         pictures,
         answers_of(value, layout.get(row, "more_answers")),
         _kind(row, layout),
-        _rest(row, layout),
+        _rest(row, layout, _ITEMS if talk.shape == "Responses" else ()),
         talk.shape,
         clips,
+    )
+
+
+def _demonstration(row: Row) -> QuestionRow:
+    """What a demonstration as this project writes it begins with, and the answer that it ends with. Raises BadRow."""
+    example = our_example(row)
+    parts = example.observations[0]
+    answer = answer_in(example.turns[-1])
+    if answer is None:
+        raise BadRow("no answer", "it needs <answer>...</answer> in its last turn")
+    return QuestionRow(
+        example.id,
+        text_of(conversations.question_text(parts), "question"),
+        tuple(part for part in parts if isinstance(part, Picture)),
+        answers_of(answer),
+        "",
+        {},
+        example.shape,
+        tuple(part for part in parts if isinstance(part, Clip)),
     )
 
 

@@ -19,13 +19,26 @@ from PIL import ExifTags, Image, ImageOps
 from hypereyes_jax.env.media.crops import shrink
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
+_NO_IMAGE = "not a readable JPEG, PNG, WebP or GIF image"
 _CONVERT = "convert it to PNG or JPEG"
+_AS_VIDEO = "give it as a video"
 _OTHERS: tuple[
     tuple[bytes, str, str], ...
 ] = (  # how files begin that are taken for one of them -> what it is, the cure
     (b"BM", "a BMP image", _CONVERT),
     (b"II*\0", "a TIFF image", _CONVERT),
     (b"MM\0*", "a TIFF image", _CONVERT),
+    (b"II+\0", "a TIFF image", _CONVERT),
+    (b"MM\0+", "a TIFF image", _CONVERT),
+    (b"qoif", "a QOI image", _CONVERT),
+    (b"DDS ", "a texture (DDS)", _CONVERT),
+    (b"v/1\x01", "an OpenEXR image", _CONVERT),
+    (b"\x1a\x45\xdf\xa3", "a video (WebM or Matroska)", _AS_VIDEO),
+    (b"\x1f\x8b", "compressed by gzip", "unpack it first"),
+    (b"PK\3\4", "a ZIP archive", "unpack it first"),
+    (b"\x93NUMPY", "an array of NumPy", "save it as PNG or JPEG"),
+    (b"\x80\4", "a pickle, which is never read", "save it as PNG or JPEG"),
+    (b"\x80\5", "a pickle, which is never read", "save it as PNG or JPEG"),
     (b"\0\0\1\0", "an icon", _CONVERT),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 image", _CONVERT),
     (b"\xffO\xffQ", "a JPEG 2000 image", _CONVERT),
@@ -35,10 +48,14 @@ _OTHERS: tuple[
     (b"%PDF", "a PDF", "save the page as PNG or JPEG"),
     (b"<svg", "an SVG drawing", "draw it as PNG first"),
     (b"<?xml", "XML, as an SVG drawing or an error of a server is", "fetch or draw the image itself"),
+    (b"<!--", "HTML or XML, as a page or an SVG drawing is", "fetch or draw the image itself"),
+    (b"{", "JSON, as of an error of a server", "fetch the image itself"),
     (b"<!doctype", "a page of HTML, as of an error or a login", "fetch the image itself"),
     (b"<html", "a page of HTML, as of an error or a login", "fetch the image itself"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
 )
+_STILLS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")  # brands of "ftyp"
+_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8")  # of the formats that are read, beside WebP
 
 
 class ImageError(ValueError):
@@ -64,8 +81,6 @@ def decode_image(data: bytes, limits: ImageLimits | None = None) -> Image.Image:
         it a polyglot), broken, or larger than `limits`. Size is read from the header, so a bomb costs no memory.
     """
     limits = limits or ImageLimits()
-    if data[4:8] == b"ftyp":
-        raise ImageError("the image is HEIC or AVIF, or a video; convert it to JPEG or PNG")
     if len(data) > limits.max_bytes:
         raise ImageError(f"the image file has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed")
     with _as_image_error(data):
@@ -204,7 +219,7 @@ def _as_image_error(source: object) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError("the image has far more pixels than are decoded, which is too large") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError(_what_else(_head_of(source))) from error
+        raise ImageError(what_it_is(_head_of(source)) or _NO_IMAGE) from error
     except (
         OSError,  # truncated
         SyntaxError,  # Pillow's word for a broken PNG
@@ -216,9 +231,16 @@ def _as_image_error(source: object) -> Iterator[None]:
         OverflowError,
         struct.error,
     ) as error:
-        if "truncated" in str(error):  # as Pillow says of most
+        if "truncated" in str(error) or _is_half_a_webp(source):  # as Pillow says of the other formats
             raise ImageError("the image is cut short; download it again") from error
-        raise ImageError(f"not a readable JPEG, PNG, WebP or GIF image ({type(error).__name__})") from error
+        raise ImageError(f"{_NO_IMAGE} ({type(error).__name__})") from error
+
+
+def _is_half_a_webp(source: object) -> bool:
+    """Whether bytes are fewer than their own header says."""
+    if not isinstance(source, bytes) or source[:4] != b"RIFF" or source[8:12] != b"WEBP":
+        return False
+    return struct.unpack_from("<I", source, 4)[0] + 8 > len(source)
 
 
 def _head_of(source: object) -> bytes:
@@ -231,14 +253,23 @@ def _head_of(source: object) -> bytes:
     return head if isinstance(head, bytes) else b""
 
 
-def _what_else(head: bytes) -> str:
-    """What a file is that is no image of a format that is read, told by how it begins, and the cure."""
+def what_it_is(head: bytes) -> str:
+    """What an unreadable picture or video is, told by its first 64 bytes, and the cure; "" if that is not known."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not head.strip(b"\0 \r\n\t"):
-        return "the image file is empty; download it again"
+        return "the file is empty; download it again"
     for begin, what, cure in _OTHERS:
-        if head.lstrip().lower().startswith(begin.lower()):
+        if text.startswith(begin.lower()):
             return f"it is {what}; {cure}"
-    return "not a readable JPEG, PNG, WebP or GIF image"
+    if head[4:8] == b"ftyp":
+        if head[8:12] in _STILLS:
+            return "it is a HEIC or AVIF image; convert it to JPEG or PNG"
+        return f"it is a video (MP4 or QuickTime); {_AS_VIDEO}"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return f"it is a video (AVI); {_AS_VIDEO}"
+    if head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
+        return "the file is damaged at its beginning; download it again"
+    return ""
 
 
 def _ends_as_it_should(data: bytes, format: str) -> bool:

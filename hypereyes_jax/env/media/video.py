@@ -11,10 +11,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.env.media.images import ImageError, ImageLimits, to_rgb
+from hypereyes_jax.env.media.images import ImageError, ImageLimits, to_rgb, what_it_is
 
 _RATE_ERROR = 0.05  # of a stated rate, which rounded times do not reach
 _DEPTH = 2  # frames that the model sees as one temporal patch
+_ONE = 1 << 16  # in a display matrix
+_TRANSPOSES = {  # (a, b, c, d) of a display matrix, which shows a pixel x, y at a x + c y, b x + d y
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+_SIDEWAYS = tuple(turn for (a, *_), turn in _TRANSPOSES.items() if a == 0)
 # Containers that hold their video themselves. Playlists and session descriptions (HLS, DASH, concat, SDP) name other
 # files and addresses, which a stranger's file must not have us open.
 _CONTAINERS = (
@@ -86,8 +97,8 @@ def read_video(
         for number, frame in enumerate(_decoded(container)):
             if number in numbers:
                 image = frame.to_image()
-                turn = _turn(frame)
-                images[number] = to_rgb(image.rotate(turn, expand=True) if turn % 360 else image)
+                turn = _upright(frame)
+                images[number] = to_rgb(image if turn is None else image.transpose(turn))
             if len(images) == len(numbers):
                 break
     if len(images) < len(numbers):
@@ -105,14 +116,21 @@ def video_shape(
     with _opened(source) as container:
         context = container.streams.video[0].codec_context
         width, height = context.width, context.height
-        if _turn(next(iter(_decoded(container)), None)) % 180:
+        if _upright(next(iter(_decoded(container)), None)) in _SIDEWAYS:
             width, height = height, width
         return len(sample_indices(total, rate, sampling)), (width, height)
 
 
-def _turn(frame: Any) -> int:
-    """Degrees, counterclockwise, by which a frame is turned to be shown."""
-    return int(getattr(frame, "rotation", 0) or 0)
+def _upright(frame: Any) -> Image.Transpose | None:
+    """How a frame is turned or mirrored to be shown, by the matrix of its container, as players do. That of another
+    angle, or of zeros, is a writer's mistake."""
+    from av.sidedata.sidedata import Type
+
+    matrix = None if frame is None else frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return None
+    a, b, _, c, d, *_ = (np.frombuffer(bytes(matrix), "<i4") / _ONE).round(2).tolist()
+    return _TRANSPOSES.get((a, b, c, d))
 
 
 def _counted(source: Path | bytes, limits: VideoLimits) -> tuple[int, float]:
@@ -124,6 +142,11 @@ def _counted(source: Path | bytes, limits: VideoLimits) -> tuple[int, float]:
         if not container.streams.video:
             raise ImageError("the file holds no video")
         stream = container.streams.video[0]
+        head = _head(source)
+        if (
+            head[8:12] == b"WEBP" and head[12:16] == b"VP8X" and int.from_bytes(head[20:21]) & 2
+        ):  # its flag of animation
+            raise ImageError("it is an animated WebP, which is not decoded here; convert it to GIF or MP4")
         if stream.codec_context is None:
             raise ImageError("the video is in a codec that is not known here")
         width, height = stream.codec_context.width, stream.codec_context.height
@@ -152,7 +175,7 @@ def _mean_rate(times: Sequence[int], unit: float) -> float | None:
 def _opened(source: Path | bytes) -> Any:
     import av
 
-    with _as_image_error():
+    with _as_image_error(source):
         options = {"format_whitelist": ",".join(_CONTAINERS)}
         return av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), mode="r", options=options)
 
@@ -163,7 +186,10 @@ def _decoded(container: Any) -> Any:
 
 
 class _as_image_error:
-    """PyAV's errors as ImageError."""
+    """PyAV's errors as ImageError, which tells what the source is if that is known."""
+
+    def __init__(self, source: Path | bytes | None = None):
+        self.source = source
 
     def __enter__(self) -> None:
         pass
@@ -172,4 +198,20 @@ class _as_image_error:
         import av
 
         if isinstance(error, av.FFmpegError | OSError | IndexError):
-            raise ImageError(f"not a readable video ({type(error).__name__})") from error
+            why = type(error).__name__ if self.source is None else _what_it_is(self.source) or type(error).__name__
+            raise ImageError(f"not a readable video ({why})") from error
+
+
+def _what_it_is(source: Path | bytes) -> str:
+    """What a file is that can't be opened, and the cure; "" if that is not known."""
+    head = _head(source)
+    if head[4:8] == b"ftyp" and "HEIC" not in what_it_is(head):
+        return "it is cut short or damaged; download it again"  # of most the index stands at the end
+    return what_it_is(head)
+
+
+def _head(source: Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        return source[:64]
+    with source.open("rb") as file:
+        return file.read(64)

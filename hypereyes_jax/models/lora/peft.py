@@ -27,7 +27,7 @@ from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.lora.peft_config import MERGE, AdapterError, PeftConfig, read_adapter_config
 from hypereyes_jax.models.lora.weights import adapted_weights
 from hypereyes_jax.models.qwen3_vl.weights import Weight
-from hypereyes_jax.models.storage import open_directory
+from hypereyes_jax.models.storage import LocalDirectory, open_directory
 from hypereyes_jax.models.tensor_files import StoredTensor, all_finite, by_kind, read_header
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -78,12 +78,17 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
             cure = "Give the directory of an adapter that PEFT wrote"
             if directory.exists("adapter_model.bin"):
                 cure = "Its adapter_model.bin is a pickle, which is never read: load it in PEFT and save it again"
+            elif isinstance(directory, LocalDirectory) and (inner := sorted(directory.path.glob(f"*/{_CONFIG}"))):
+                cure = f"It holds adapters in folders: give {', '.join(str(each.parent) for each in inner[:3])}"
             raise AdapterError(f"{directory} holds no {name}. {cure}.")
     try:
         adapter_config = read_adapter_config(directory.read_bytes(_CONFIG))
     except AdapterError as error:
         raise AdapterError(f"{directory}/{_CONFIG}: {error}.") from error
     tensors = dict(read_header(directory.file(_WEIGHTS), str(directory)))
+    for name in list(tensors):  # a state dict that was saved as it is keeps the name that PEFT gives an adapter
+        if (plain := name.replace(".default.weight", ".weight")) not in tensors:
+            tensors[plain] = tensors.pop(name)
     factors: dict[str, dict[int, _Factors]] = {}
     everything = adapted_weights(config, LoraConfig((LoraRule(".*"),)))
     for name, (weight, _) in everything.items():

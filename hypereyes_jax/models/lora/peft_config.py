@@ -79,6 +79,8 @@ class PeftConfig:
             return "target_modules"
         if isinstance(self.target_modules, str) or not self.layers_to_transform:
             return None
+        if module in self.target_modules:  # its whole name, which holds in any layer
+            return None
         patterns = [_numbered(pattern) for pattern in self.layers_pattern] or [r".*?\.[^.]*\.(?P<idx>\d+)\."]
         match = next(filter(None, (re.match(pattern, module) for pattern in patterns)), None)
         if match is None or int(match["idx"]) not in self.layers_to_transform:

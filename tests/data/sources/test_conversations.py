@@ -472,3 +472,42 @@ def test_boxes_under_a_name_that_is_not_read_are_refused_rather_than_left_out(li
     ]
     with pytest.raises(UserError, match="has boxes as 'box_2d', which is not read"):
         open_examples(lines({"messages": messages, "images": ["pics/0.png"]}))
+
+
+FINAL = "<think>It is red.</think><answer>red</answer>"
+ASKED = [{"role": "user", "content": "Which colour?"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"query": "Which colour?", "response": FINAL},
+        {"query": "Which colour?", "response": "<think>It is red.</think>\n\nred"},
+        {"instruction": "Which colour?", "input": "", "output": FINAL},
+        {"instruction": "Which", "input": "colour?", "output": "red"},
+        {"prompt": "Which colour?", "completion": FINAL},
+        {"prompt": "Which colour?", "completion": "red"},
+        {"prompt": ASKED, "completion": [{"role": "assistant", "content": FINAL}]},
+        {"prompt": ASKED, "response": FINAL},
+        {"input": "Which colour?", "output": [{"type": "message", "role": "assistant", "content": FINAL}]},
+        {"input": ASKED, "output": [{"type": "message", "role": "assistant", "content": FINAL}]},
+        {"id": "a", "system": "s", "observations": [["Which colour?"]], "turns": [FINAL]},
+        {"messages": [*ASKED, {"role": "assistant", "content": FINAL}]},
+    ],
+)
+def test_a_demonstration_is_a_question_too_whose_answer_is_what_it_ends_with(lines, row):
+    (question,) = open_questions(lines(row))
+    assert (question.text.replace("\n", " "), question.answers) == ("Which colour?", ("red",))
+    assert not {"input", "output"} & set(question.meta) or isinstance(row["input"], str)
+    (example,) = open_examples(lines(row))
+    assert len(example.turns) == 1
+
+
+def test_a_demonstration_of_this_project_keeps_its_pictures_as_a_question(lines, pictures):
+    (path,) = pictures.glob("pics/0.png")
+    start = [{"image": path.relative_to(pictures).as_posix()}, "Which colour?"]
+    row = {"id": "a", "system": "s", "observations": [start, ["More."]], "turns": ["<reason>?</reason>", FINAL]}
+    (question,) = open_questions(lines(row))
+    assert (question.id, question.images[0].getpixel((0, 0))) == ("a", (255, 0, 0))
+    with pytest.raises(UserError, match=r"line 1: it needs <answer>\.\.\.</answer> in its last turn"):
+        open_questions(lines(row | {"turns": [FINAL, "red"]}))

@@ -8,6 +8,8 @@ import threading
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 from PIL import Image
@@ -184,6 +186,15 @@ def test_base64_is_read_as_others_write_it(lines, written):
     data = encoded("red") + b"\xfb\xff"  # which has - and _ in the alphabet for URLs
     data += b"\0" * (1 - len(data) % 3)
     assert open_questions(lines({"question": "?", "answer": "1", "image": written(data)}))[0].images[0].size == (64, 48)
+
+
+@pytest.mark.parametrize("begin", ["", "data:image/png;base64,"])
+def test_base64_in_a_column_of_bytes_is_read(tmp_path, red, begin):
+    images = [f"{begin}{base64.b64encode(red).decode()}".encode(), red]
+    table = pa.table({"question": ["q?"] * 2, "answer": ["a"] * 2, "image": pa.array(images, pa.binary())})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    for question in open_questions(tmp_path / "rows.parquet"):
+        assert question.images[0].getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -106,13 +106,84 @@ def test_containers_in_use_are_read(container):
     assert numbers(read_video(video(container=container, rate=25), VideoSampling(max_frames=2))) == [0, 39]
 
 
-def test_the_shape_of_a_turned_video_is_that_of_its_frames():
-    data = bytearray(video())
+def quarters(frames=4):
+    """A video whose upper left quarter is red, the upper right one lime, and the lower right one blue."""
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:24, :32], pixels[:24, 32:], pixels[24:, 32:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as file:
+        stream = file.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 8_000_000
+        for _ in range(frames):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
+    return bytearray(out.getvalue())
+
+
+ONE = 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("matrix", "colours"),
+    [
+        ((ONE, 0, 0, ONE), "RG.B"),
+        ((0, ONE, -ONE, 0), ".RBG"),  # a quarter turn clockwise
+        ((0, -ONE, ONE, 0), "GBR."),
+        ((-ONE, 0, 0, -ONE), "B.GR"),
+        ((-ONE, 0, 0, ONE), "GRB."),  # mirrored, as some front cameras write
+        ((ONE, 0, 0, -ONE), ".BRG"),
+        ((0, ONE, ONE, 0), "R.GB"),
+        ((0, -ONE, -ONE, 0), "BG.R"),
+        ((0, 0, 0, 0), "RG.B"),
+        ((46341, 46341, -46341, 46341), "RG.B"),
+    ],
+)
+def test_a_video_is_turned_and_mirrored_as_players_do(matrix, colours):
+    data = quarters()
     at = data.index(b"tkhd") + 4 + 4 + 20 + 16  # of version 0: its matrix, behind times, ids, layer and volume
-    data[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a quarter turn
+    a, b, c, d = matrix
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     frames = read_video(bytes(data))
-    assert {image.size for image in frames.images} == {(48, 64)}
-    assert video_shape(bytes(data)) == (len(frames.images), (48, 64))
+    (size,) = {image.size for image in frames.images}
+    assert size == ((48, 64) if matrix[0] == 0 and any(matrix) else (64, 48))
+    assert video_shape(bytes(data)) == (len(frames.images), size)
+    width, height = size
+    corners = [(x, y) for y in (height // 4, height * 3 // 4) for x in (width // 4, width * 3 // 4)]
+    shown = [frames.images[0].getpixel(corner) for corner in corners]
+    letters = {(True, False, False): "R", (False, True, False): "G", (False, False, True): "B"}
+    assert "".join(letters.get(tuple(value > 128 for value in pixel), ".") for pixel in shown) == colours
+
+
+def animated(format):
+    out = io.BytesIO()
+    images = [Image.new("RGB", (64, 48), (6 * number + 10,) * 3) for number in range(8)]
+    images[0].save(out, format, save_all=True, append_images=images[1:], duration=100)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG"])
+def test_an_animated_picture_is_a_video(format):
+    assert len(read_video(animated(format)).images) == 4
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (animated("WEBP"), "it is an animated WebP, which is not decoded here; convert it to GIF or MP4"),
+        (bytes(video()[:-200]), "it is cut short or damaged; download it again"),
+        (b"<!doctype html><p>login", "a page of HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
+        (b"", "the file is empty"),
+        (b"\0\0\0\x18ftypheic" + bytes(99), "it is a HEIC or AVIF image"),
+    ],
+)
+def test_what_is_no_video_is_told_by_what_it_is(data, why, tmp_path):
+    (tmp_path / "clip").write_bytes(data)
+    for source in (data, tmp_path / "clip"):
+        with pytest.raises(ImageError, match=why):
+            read_video(source)
+        with pytest.raises(ImageError, match=why):
+            video_shape(source)
 
 
 def test_times_of_a_container_without_a_count_are_those_of_its_frames():
