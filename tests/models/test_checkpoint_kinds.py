@@ -22,6 +22,7 @@ from hypereyes_jax.processing import pack_inputs
 from tests.models.torch_reference import CONFIGS, words
 from tests.random_weights import random_params
 
+EMBED = "model.language_model.embed_tokens.weight"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -58,6 +59,30 @@ def test_a_head_beside_the_embedding_it_is_tied_to_is_compared(tmp_path, equal):
     else:
         with pytest.raises(CheckpointError, match=r"lm_head\.weight: differs from .*embed_tokens"):
             load_hf(tmp_path)
+
+
+def test_an_embedding_that_is_stored_as_the_head_it_is_tied_to_is_read(tmp_path):
+    _, params = written(tmp_path, "tied, merge 3")
+    rewrite(tmp_path, lambda tensors: tensors.update({"lm_head.weight": tensors.pop(EMBED)}))
+    same(load_hf(tmp_path)[1], params)
+
+
+def test_a_head_that_is_missing_has_the_cure(tmp_path):
+    written(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors.pop("lm_head.weight"))
+    with pytest.raises(
+        CheckpointError, match=r"set tie_word_embeddings in config\.json; else .*\n  lm_head.weight: miss"
+    ):
+        load_hf(tmp_path)
+
+
+def test_shards_in_a_folder_below_are_read(tmp_path):
+    _, params = written(tmp_path)
+    (tmp_path / "parts").mkdir()
+    names = dict.fromkeys(load_file(tmp_path / SINGLE), "parts/a.safetensors")
+    (tmp_path / SINGLE).rename(tmp_path / "parts" / "a.safetensors")
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": names}))
+    same(load_hf(tmp_path)[1], params)
 
 
 def test_frequencies_that_are_computed_from_the_config_are_not_read(tmp_path):

@@ -63,6 +63,8 @@ def match(directory: Directory, config: Qwen3VLConfig, fp8_block: tuple[int, int
                 tensors_by_name[name] = tensor
     tensors = _dequantised(tensors_by_name, fp8_block, faults)
     tied = tensors.pop(_HEAD, None) if config.text.tie_word_embeddings else None
+    if tied is not None and _EMBED not in tensors:  # some tools keep one name of a tensor that has two
+        tensors[_EMBED] = tied
     expected = {name: weight.hf_shape for _, weight in flat_weights(config) for name in weight.hf_names()}
     experts = {name for _, weight in flat_weights(config) if weight.experts for name in weight.hf_names()}
     if _out_in({name: tensors[name].shape for name in experts if name in tensors}, expected):
@@ -73,7 +75,7 @@ def match(directory: Directory, config: Qwen3VLConfig, fp8_block: tuple[int, int
     for name, shape in expected.items():
         if name in tensors and tensors[name].shape != shape:
             faults.append((name, f"has shape {tensors[name].shape}, expected {shape}"))
-    if tied is not None and _EMBED in tensors and not faults and not _equal(tied, tensors[_EMBED]):
+    if tied is not None and not faults and not _equal(tied, tensors[_EMBED]):
         faults.append((_HEAD, f"differs from {_EMBED}, to which config.json ties it (tie_word_embeddings)"))
     if faults:
         raise CheckpointError(
@@ -126,6 +128,10 @@ def _cure(faults: Sequence[tuple[str, str]]) -> str:
         return (
             " Its experts lie in tensors of their own. Load it in transformers and save it again, "
             "which joins the experts of a layer:"
+        )
+    if list(faults) == [(_HEAD, "missing")]:
+        return (
+            " If its output is its embedding, set tie_word_embeddings in config.json; else download or make it again:"
         )
     return " Download or make it again:"
 
@@ -189,7 +195,8 @@ def _indexed(directory: Directory) -> list[str]:
         raise CheckpointError(
             f"{directory}/{INDEX} is damaged ({type(error).__name__}: {error}). Download or make that checkpoint again."
         ) from error
-    if strange := [name for name in names if PurePosixPath(name).name != name or "\\" in name]:
+    paths = [PurePosixPath(name) for name in names]
+    if strange := [str(path) for path in paths if path.is_absolute() or ".." in path.parts or "\\" in str(path)]:
         raise CheckpointError(f"{directory}/{INDEX} points outside its directory: {', '.join(strange)}")
     return names
 
