@@ -2,15 +2,11 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -24,17 +20,8 @@ from hypereyes_jax.learner.checkpoint import (
     checksums,
     weights_digest,
 )
-from hypereyes_jax.learner.state import TrainState
-
-
-def state(step=0, seed=0):
-    key = jax.random.key(seed)
-    weights = {"a": jax.random.normal(key, (300, 40)), "b": {"c": jnp.ones(5, jnp.bfloat16)}}
-    optimizer = optax.chain(
-        optax.scale_by_adam(), optax.masked(optax.add_decayed_weights(0.1), {"a": True, "b": False})
-    )
-    base = {"base": jnp.arange(3.0)}
-    return TrainState(jnp.int32(step), weights, base, optimizer.init(weights), jax.random.key_data(key))
+from tests.forked import run_forked
+from tests.learner.killed_run import state
 
 
 def assert_equal(one, other):
@@ -193,57 +180,27 @@ def test_checksums_see_any_bit_and_any_swap():
         assert int(checksums(x.astype(dtype))) != int(checksums(x[::-1].astype(dtype)))
 
 
-CHILD = """
-import sys, jax, jax.numpy as jnp
-from pathlib import Path
-from hypereyes_jax.learner.checkpoint import Checkpoints
-from tests.learner.test_checkpoint import state
-
-@jax.jit
-def step(s):
-    noise = jax.random.normal(jax.random.fold_in(jax.random.wrap_key_data(s.key), s.step), s.trainable["a"].shape)
-    return s.replace(step=s.step + 1, trainable={**s.trainable, "a": s.trainable["a"] * 0.9 + noise})
-
-with Checkpoints(Path(sys.argv[1])) as checkpoints:
-    s, cursor = checkpoints.restore(state()) or (state(), {"seen": []})
-    while int(s.step) < int(sys.argv[2]):
-        cursor = {"seen": [*cursor["seen"], int(s.step)]}
-        s = step(s)
-        checkpoints.save(s, cursor)
-        print(int(s.step), flush=True)
-"""
-
-
-def run(directory: Path, steps: int, kill_after: float | None = None) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(directory), str(steps)], stdout=subprocess.PIPE, env=environment, text=True
-    )
-    if kill_after is not None:
-        assert process.stdout.readline()  # training has begun
-        time.sleep(kill_after)
-        process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=300)
-    assert process.returncode == (0 if kill_after is None else -signal.SIGKILL)
-
-
 def kill_and_compare(tmp_path, moments):
-    for moment in moments:
-        run(tmp_path / "killed", 10**9, kill_after=moment)
-    with Checkpoints(tmp_path / "killed") as checkpoints:
-        reached = max(checkpoints.steps, default=0)
-    run(tmp_path / "whole", reached + 2)
-    run(tmp_path / "killed", reached + 2)
+    killed, whole = str(tmp_path / "killed"), str(tmp_path / "whole")
+    pieces = [f"killed_run.train({killed!r}, 10**9, {moment})" for moment in moments]
+    pieces.append(f"killed_run.train({whole!r}, killed_run.last_step({killed!r}) + 2)")
+    pieces.append(f"killed_run.train({killed!r}, killed_run.last_step({whole!r}))")
+    name = "from tests.learner import killed_run"
+    *deaths, one, other = run_forked(name, [f"{name}; {piece}" for piece in pieces])
+    assert [each.code for each in deaths] == [-signal.SIGKILL] * len(moments), deaths
+    assert one.code == other.code == 0, (one.said, other.said)
     results = []
-    for name in ("whole", "killed"):
-        with Checkpoints(tmp_path / name) as checkpoints:
+    for directory in (whole, killed):
+        with Checkpoints(Path(directory)) as checkpoints:
             results.append(checkpoints.restore(state()))
     assert_equal(results[0][0], results[1][0])
-    assert results[0][1] == results[1][1] == {"seen": list(range(reached + 2))}
+    seen = results[0][1]["seen"]
+    assert results[1][1]["seen"] == seen == list(range(len(seen)))
+    assert len(seen) >= 2
 
 
 def test_a_run_killed_with_minus_nine_goes_on_to_the_same_bits(tmp_path):
-    kill_and_compare(tmp_path, [0.1])
+    kill_and_compare(tmp_path, [0.3])
 
 
 @pytest.mark.slow

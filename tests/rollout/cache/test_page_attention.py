@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypereyes_jax.models.qwen3_vl import Kernels, init_params
+from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.rollout import Engine, SamplingConfig
 from hypereyes_jax.rollout.cache.kv import Columns, PageStore, put_columns
 from hypereyes_jax.rollout.cache.page_attention import put_and_attend
+from tests.random_weights import random_params
 from tests.rollout.paced import SETTINGS, TWO_TURNS_BUDGETS, two_turns
 
 pytestmark = pytest.mark.gpu
@@ -109,7 +110,7 @@ def test_int8_pages_are_written_and_read_with_their_scales():
 def test_an_engine_in_place_gives_what_one_on_views_gives(config, kind):
     """Prompts of different lengths, two turns, rows whose budgets end at different steps."""
     config = replace(config, text=replace(config.text, head_dim=16, mrope_section=(4, 2, 2)))
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     on_gpu = Kernels(unrolled=True, slots="in_place", known_trip_count=True)
     sampling = SamplingConfig(temperature=0.8, top_p=0.9, top_k=40)
 
