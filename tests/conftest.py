@@ -9,6 +9,7 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # read by jax when it is first imported, which no test file does before this one
@@ -38,3 +39,13 @@ def pytest_collection_finish(session):
     second or more among the objects of all test files and of jax, and milliseconds without them."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """After a file, does so with what its tests have left: programs, and modules that are imported when first used."""
+    done = yield
+    if (nextitem is None or nextitem.path != item.path) and len(gc.get_objects()) > 100_000:
+        gc.collect()
+        gc.freeze()
+    return done

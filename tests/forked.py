@@ -6,6 +6,7 @@ Importing jax starts no threads and opens no device: it is safe to fork after it
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -53,5 +54,7 @@ if __name__ == "__main__":
     imports, *pieces = json.load(sys.stdin)
     exec(imports)
     spent = time.process_time()
+    gc.collect()
+    gc.freeze()  # a fork's collections would read all of it, and so copy its pages
     for piece in pieces:
         print(json.dumps([*_fork(piece), spent]), flush=True)

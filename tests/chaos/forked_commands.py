@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -129,6 +130,9 @@ def serve() -> None:
     sys.path[0] = str(Path.cwd())
     for name in IMPORTS:
         importlib.import_module(name)
+    sys.modules["hypereyes_jax.env.world"].World.load().prepare()  # the indexes, which each command would make anew
+    gc.collect()
+    gc.freeze()  # a command's collections would read all of it, and so copy its pages
     for line in sys.stdin:
         print(json.dumps(_run(*json.loads(line))), file=answers, flush=True)
 

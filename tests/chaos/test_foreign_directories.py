@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib import resources
@@ -238,8 +238,10 @@ class Stage:
         ended = self.forked.call(words)
         assert ended.code == 0, f"{words}: {ended.said[-3000:]}"
 
-    def prepare(self) -> None:
-        self.finish(self.words(COMMANDS[0], self.data))
+    def prepare(self, names: Sequence[str]) -> None:
+        if {"sft", "rl", "quickstart"} & set(names):
+            self.finish(self.words(COMMANDS[0], self.data))
+        self.data.mkdir(exist_ok=True)
         parquet(self.data / "questions.parquet", QUESTIONS)
         photo_folders.cub(self.data / "cub")
         write_json(self.data / "facts.json", FACTS)
@@ -477,14 +479,14 @@ def try_one(draw: random.Random, stage: Stage, command: Command, out: Path) -> t
 
 
 @contextlib.contextmanager
-def staged() -> Iterator[Stage]:
+def staged(names: Sequence[str]) -> Iterator[Stage]:
     with (
         tempfile.TemporaryDirectory() as name,
         served("/v1/chat/completions", reply) as url,
         ForkedCommands() as forked,
     ):
         stage = Stage(Path(name), url, forked)
-        stage.prepare()
+        stage.prepare(names)
         yield stage
 
 
@@ -492,7 +494,7 @@ def run(count: int, seed: int = 0, names: tuple[str, ...] = CHEAP) -> tuple[Coun
     """Counts of what came of so many directories, and the faults in words."""
     draw, counts, faults = random.Random(seed), Counter[str](), []
     chosen = [command for command in COMMANDS if command.name in names]
-    with staged() as stage:
+    with staged(names) as stage:
         for number in range(count):
             command = chosen[number % len(chosen)]
             outcome, what = try_one(draw, stage, command, stage.folder / f"{command.name}-tried")

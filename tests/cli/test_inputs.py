@@ -11,6 +11,9 @@ from hypereyes_jax.errors import UserError
 from tests.forked import run_forked
 
 BASE = str(resources.files("hypereyes_jax.assets") / "base")
+IMPORTS = (
+    "import numpy, rich.console, tyro; from hypereyes_jax.cli import main, eval, export, plan, report, rl, serve, sft"
+)
 PIECE = """
 import sys
 from hypereyes_jax.cli.main import main
@@ -64,9 +67,7 @@ def test_it_is_told_before_jax_is_imported_and_nothing_is_written(tmp_path, monk
     home.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
     pieces = [f"import os; os.chdir({str(tmp_path)!r})\n{PIECE.format(words=words)}" for words, _ in CASES.values()]
-    for (name, (_, sentence)), ran in zip(
-        CASES.items(), run_forked("import numpy, rich.console, tyro", pieces), strict=True
-    ):
+    for (name, (_, sentence)), ran in zip(CASES.items(), run_forked(IMPORTS, pieces), strict=True):
         assert ran.code == 2, f"{name}: {ran.said}"
         assert sentence in " ".join(ran.said.split()), name
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

@@ -36,12 +36,8 @@ def run(tmp_path_factory):
     ("around", "environment"),
     [
         ("{} >&-", {}),
-        ("{} >&- 2>&-", {}),
-        ("{} < /dev/null >&- 2>&- <&-", {}),
-        ("{} | true", {}),
-        ("{}", {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
-        ("env -u HOME {}", {}),
-        ("(ulimit -n 64; {})", {}),
+        ("{} >&- 2>&- <&-", {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+        ("(ulimit -n 64; env -u HOME {}) | true", {}),
     ],
 )
 def test_a_report_is_written_whatever_the_surroundings(run, tmp_path, around, environment):
@@ -52,14 +48,14 @@ def test_a_report_is_written_whatever_the_surroundings(run, tmp_path, around, en
     assert out.read_text().startswith("<!doctype html>")  # and nothing else that was printed
 
 
-@pytest.mark.parametrize("command", ["--help", "rl --help", "launch --help", "help sft"])
+@pytest.mark.parametrize("command", ["--help", "rl --help", "launch --help"])
 def test_help_may_be_cut_off(command):
     done = shell(f"{MAIN} {command} | head -n 1")
     assert b"Traceback" not in done.stderr
     assert b"BrokenPipe" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["--version", "--help", "completion bash", "report --help"])
+@pytest.mark.parametrize("command", ["--version", "rl --help"])
 def test_printing_to_a_full_disk_is_one_sentence(command):
     done = shell(f"{MAIN} {command} > /dev/full")
     assert done.returncode == 2

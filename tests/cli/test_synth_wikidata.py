@@ -11,19 +11,20 @@ from tests.cli.test_synth_photos import serve
 from tests.data.wikidata_dump import entities, write_dump
 
 
-@pytest.fixture
-def dump(tmp_path):
-    write_dump(tmp_path / "d.json.bz2", entities(1500))
-    return tmp_path / "d.json.bz2"
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory):
+    path = tmp_path_factory.mktemp("dump") / "d.json.bz2"
+    write_dump(path, entities(600))
+    return path
 
 
 def test_a_dump_becomes_questions_and_the_command_repeats(dump, tmp_path):
-    command = ["synth-wikidata", str(dump), "--out", str(tmp_path / "out"), "--classes", "Q5", "--count", "60"]
+    command = ["synth-wikidata", str(dump), "--out", str(tmp_path / "out"), "--classes", "Q5", "--count", "20"]
     assert cli.main(command) == 0
     made = read_questions(tmp_path / "out" / "questions.jsonl")
-    assert len({question.answers[0] for question in made}) == 60
+    assert len({question.answers[0] for question in made}) == 20
     summary = read_json(tmp_path / "out" / "synth_wikidata.json")
-    assert summary["rows"]["entity"] == 1500
+    assert summary["rows"]["entity"] == 600
     before = (tmp_path / "out" / "questions.jsonl").read_bytes()
     assert cli.main(command) == 0
     assert (tmp_path / "out" / "questions.jsonl").read_bytes() == before
