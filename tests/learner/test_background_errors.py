@@ -91,7 +91,7 @@ from hypereyes_jax.learner.checkpoint import Checkpoints
 from hypereyes_jax.learner.state import TrainState
 
 random = np.random.default_rng(0)
-weights = {f"w{number}": random.normal(size=(64, 64)).astype(np.float32) for number in range(200)}
+weights = {f"w{number}": random.normal(size=(64, 64)).astype(np.float32) for number in range(50)}
 state = TrainState(np.int32(1), weights, {}, weights, np.zeros(2, np.uint32))
 for attempt in range(3):
     try:

@@ -12,20 +12,20 @@ _PROGRAM = """
 import sys
 import jax, numpy as np
 from hypereyes_jax.configs.mesh import MESHES, MeshConfig
-from hypereyes_jax.models.lora import LoraConfig, LoraRule, init_lora
+from hypereyes_jax.models.lora import LoraConfig, LoraRule
 from hypereyes_jax.models.partition import ShardingError
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import lora_shardings, make_mesh, param_shardings
 from hypereyes_jax.rollout.replicas.weights import ReplicaWeights
 from tests.learner.sharded_steps import MODELS
+from tests.random_weights import random_lora, random_params
 
 config, devices = MODELS[sys.argv[1]], jax.devices()
-params = init_params(jax.random.key(0), config)
-orders = {"as they are": devices, "another order": [devices[i] for i in (0, 2, 1, 3, 6, 7, 4, 5)]}
-for order in orders.values():
+params = random_params(config)
+another = [devices[i] for i in (0, 2, 1, 3, 6, 7, 4, 5)]
+for order, sizes in ((devices, (0,)), (another, (1, 2, 4) if config.text.moe else (1, 2))):
     mesh = make_mesh(MESHES["cpu_8"], order)
     placed = jax.device_put(params, param_shardings(config, mesh))
-    for size in (0, 1, 2, 4) if config.text.moe else (0, 1, 2):
+    for size in sizes:
         copies = ReplicaWeights(config, mesh, "bfloat16", size)
         size = size or config.text.num_key_value_heads
         made = copies(placed)
@@ -41,8 +41,7 @@ for order in orders.values():
             assert copies.received_bytes(placed) == 2 * (8 * whole - held)
 
 # Adapters go where the weights that they adapt lie; weights that lie in their places already are not copied.
-lora = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape), init_lora(
-    jax.random.key(1), params, config, LoraConfig((LoraRule("layers/.*", 2, 4.0),))))
+lora = random_lora(config, LoraConfig((LoraRule("layers/.*", 2, 4.0),)))
 copies = ReplicaWeights(config, mesh, "float32", 2)
 on_mesh = jax.device_put(lora, lora_shardings(config, lora, mesh))
 for replica in copies.adapters(on_mesh):
