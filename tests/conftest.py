@@ -36,9 +36,11 @@ settings.load_profile("repeated")
 
 def pytest_collection_finish(session):
     """Keeps what was imported out of every garbage collection: the code asks for one after each stage, which takes a
-    second or more among the objects of all test files and of jax, and milliseconds without them."""
+    second or more among the objects of all test files and of jax, and milliseconds without them. Others come seldom:
+    they are a tenth of the time of tracing, whose many objects live on."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 @pytest.hookimpl(wrapper=True)

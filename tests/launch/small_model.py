@@ -3,10 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-import jax
-
 from hypereyes_jax.models.pretrained import load_model, save_model
-from hypereyes_jax.models.qwen3_vl import init_params
+from tests.random_weights import random_params
 
 BASE = Path(__file__).parents[2] / "hypereyes_jax" / "assets" / "base"
 
@@ -22,5 +20,5 @@ def small_model(path: Path) -> Path:
         config.vision, hidden_size=32, intermediate_size=64, depth=1, out_hidden_size=32, deepstack_visual_indexes=()
     )
     model = replace(config, text=text, vision=vision)
-    save_model(path, model, init_params(jax.random.key(0), model), BASE)
+    save_model(path, model, random_params(model), BASE)
     return path

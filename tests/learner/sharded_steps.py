@@ -109,7 +109,7 @@ def restored(before, after, model):
         learner = make_learner(config, learn, mesh_of(mesh_name))
         # moments like a trained state's: not zeros
         state = learner.init(jax.random.key(seed), params)
-        state = jax.tree.map(lambda x: x + seed if x.dtype == jnp.float32 else x, state)
+        state = jax.tree.map(lambda x: np.asarray(x) + seed if x.dtype == jnp.float32 else x, state)
         return jax.device_put(state, learner.shardings(state)), learner.shardings(state)
 
     saved, _ = state_on(before, 3)

@@ -9,8 +9,8 @@ from hypereyes_jax.configs.training import LearnerConfig, PackConfig
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import pack
 from hypereyes_jax.learner.programs import Program, Scoring, Step
-from hypereyes_jax.models.qwen3_vl import init_params
 from tests.learner.small import CONFIG, samples
+from tests.random_weights import random_params
 
 PACK = PackConfig(row_lengths=(64,), rows=1, vision=(4, 64), min_pixels=64, max_pixels=64 * 64)
 
@@ -60,7 +60,7 @@ def test_the_device_holds_the_micro_batch_that_is_computed_and_the_next():
 
     slow = device.program(gradients, lambda given: given[1]["last"])
     step = Step(device.put, zeros, slow, Program(None, update, nowhere))
-    state = make_learner(CONFIG, LearnerConfig()).init(jax.random.key(0), init_params(jax.random.key(0), CONFIG))
+    state = make_learner(CONFIG, LearnerConfig()).init(jax.random.key(0), random_params(CONFIG))
     _, figures = step(state.replace(trainable=jnp.float32(0)), batch)
     assert float(figures["sum"]) == pytest.approx(1.0)  # every micro-batch once, by its weight in the whole step
     assert int(figures["last"]) == sum(range(int(batch.count)))
@@ -76,7 +76,7 @@ def test_the_device_holds_the_micro_batch_that_is_computed_and_the_next():
 @pytest.mark.parametrize("kind", ["sft_step", "rl_step"])
 def test_steps_of_any_number_of_micro_batches_run_the_same_programs(kind):
     learner = make_learner(CONFIG, LearnerConfig())
-    state = learner.init(jax.random.key(0), init_params(jax.random.key(0), CONFIG))
+    state = learner.init(jax.random.key(0), random_params(CONFIG))
     compiled = []
 
     def note(event, duration, **_):

@@ -12,12 +12,13 @@ from hypereyes_jax.configs.training import LearnerConfig, PackConfig
 from hypereyes_jax.learner.forward import Forward
 from hypereyes_jax.learner.learner import make_learner
 from hypereyes_jax.learner.packing import TrainingSample, pack
-from hypereyes_jax.models.qwen3_vl import Kernels, init_params
+from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout import DecodeRequest, Engine
 from hypereyes_jax.rollout.engine import join
 from tests import small_models
+from tests.random_weights import random_params
 
 TEXT = replace(small_models.TEXT, num_hidden_layers=4, num_experts=16, num_experts_per_tok=4, moe_intermediate_size=16)
 CONFIG = Qwen3VLConfig(TEXT, small_models.VISION, 1, 2, 3, 4)
@@ -27,7 +28,7 @@ ROWS, PROMPT, SAMPLED = 8, 12, 84
 @pytest.fixture(scope="module")
 def sampled():
     """(float32 weights, samples that an engine in bfloat16 drew, with its experts)"""
-    params = init_params(jax.random.key(0), CONFIG)
+    params = random_params(CONFIG)
     low = jax.tree.map(lambda x: x.astype("bfloat16"), params)
     settings = EngineConfig(
         slots=ROWS, context=128, kv="bfloat16", decode_rows=(ROWS,), extend_rows=(ROWS,), extend_tokens=(16,),

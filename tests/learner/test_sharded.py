@@ -36,9 +36,15 @@ def check(result):
 AXES = ("replica", "fsdp", "expert", "tensor")
 
 
-def test_all_axes_together_take_the_single_device_step_of_a_mixture_of_experts():
+@pytest.fixture(scope="module")
+def results():
+    """Of both cases below, which share a process."""
+    return run("all/moe/rl_step/full/cpu/host", "restored/fsdp/all/moe")
+
+
+def test_all_axes_together_take_the_single_device_step_of_a_mixture_of_experts(results):
     """With moments in the host's memory."""
-    (result,) = run("all/moe/rl_step/full/cpu/host")
+    result, _ = results
     check(result)
     assert result["split_leaves"] > 3
 
@@ -55,8 +61,8 @@ def test_each_axis_and_the_kernels_of_a_gpu_take_the_single_device_step_of_a_mix
         assert (result["split_leaves"] > 3) == (not result["case"].startswith("replica")), result
 
 
-def test_a_checkpoint_restores_on_a_mesh_of_another_shape_bit_for_bit():
-    (result,) = run("restored/fsdp/all/moe")
+def test_a_checkpoint_restores_on_a_mesh_of_another_shape_bit_for_bit(results):
+    _, result = results
     assert result["changed"] == 0
     assert result["elsewhere"] == 0
     assert result["moved"] > 10  # else the other mesh is no other

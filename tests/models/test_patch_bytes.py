@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from hypereyes_jax.learner.packing import pack
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.qwen3_vl.vision import encode_images
 from tests.learner.small import CONFIG, PACK, samples
+from tests.random_weights import random_params
 
 
 @pytest.mark.slow  # two programs to compile
 def test_gradients_through_bytes_are_those_through_normalised_patches():
-    params = init_params(jax.random.key(0), CONFIG)
+    params = random_params(CONFIG)
 
     def gradient(kind):
         layout = dataclasses.replace(PACK, patch_dtype=kind, micro_batches=1, vision=(4, 144))

@@ -10,12 +10,11 @@ import pytest
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.models.lora import LoraConfig, LoraRule
 from hypereyes_jax.models.quantized import Quantized, flat, product, quantize
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.qwen3_vl.moe import mixture
 from hypereyes_jax.models.qwen3_vl.triton_experts import grouped_experts
 from hypereyes_jax.models.qwen3_vl.weights import flat_weights, in_int8, is_kept_in_int8
 from tests import small_models
-from tests.random_weights import random_lora
+from tests.random_weights import random_lora, random_params
 
 TINY = Qwen3VLConfig(small_models.TEXT, small_models.VISION, **small_models.IDS)
 TINY_MOE = replace(TINY, text=replace(TINY.text, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16))
@@ -46,7 +45,7 @@ def test_a_product_is_that_of_the_rounded_weight():
 
 @pytest.mark.parametrize("config", [TINY, TINY_MOE], ids=["dense", "experts"])
 def test_the_decoders_linear_maps_are_rounded_and_nothing_else(config):
-    params = init_params(jax.random.key(0), config)
+    params = random_params(config)
     small = in_int8(params, config)
     for path, weight in flat_weights(config):
         before, after = params, small
@@ -63,7 +62,7 @@ def test_the_decoders_linear_maps_are_rounded_and_nothing_else(config):
 @pytest.mark.parametrize("impl", ["ragged", "blocks", "dense", "grouped"])
 def test_every_form_of_experts_takes_them_in_int8(impl, adapted):
     text = TINY_MOE.text
-    params = in_int8(init_params(jax.random.key(0), TINY_MOE), TINY_MOE)
+    params = in_int8(random_params(TINY_MOE), TINY_MOE)
     w = jax.tree.map(lambda leaf: leaf[0], params["layers"])
     x = jax.random.normal(jax.random.key(3), (2, 40, text.hidden_size))
 
@@ -81,7 +80,7 @@ def test_every_form_of_experts_takes_them_in_int8(impl, adapted):
 
 def test_int8_has_no_gradient():
     text = TINY_MOE.text
-    w = jax.tree.map(lambda leaf: leaf[0], in_int8(init_params(jax.random.key(0), TINY_MOE), TINY_MOE)["layers"])
+    w = jax.tree.map(lambda leaf: leaf[0], in_int8(random_params(TINY_MOE), TINY_MOE)["layers"])
     down, both = w["expert_down"], flat(w["expert_gate_up"], 1)
     gate, expert = jnp.ones((40, 2)) / 2, jnp.zeros((40, 2), jnp.int32).at[:, 1].set(1)
 

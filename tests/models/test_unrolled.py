@@ -17,6 +17,11 @@ UNROLLED = Kernels(unrolled=True)
 @pytest.mark.parametrize("family", ["dense", "moe"])
 def test_states_and_gradients_of_weights_and_adapters_are_those_of_a_scan(family):
     config = CONFIGS[family]
+    config = replace(
+        config,
+        text=replace(config.text, num_hidden_layers=2),
+        vision=replace(config.vision, depth=2, deepstack_visual_indexes=(1,)),
+    )
     tokens, image = one_image_sample(config)
     inputs = pack_inputs(config, [(tokens, [image])])
     given = (random_params(config), random_lora(config))
@@ -32,8 +37,8 @@ def test_states_and_gradients_of_weights_and_adapters_are_those_of_a_scan(family
 
 def test_with_recomputation_layers_stay_in_a_scan_which_takes_least_memory():
     config = CONFIGS["dense"]
-    config = replace(config, text=replace(config.text, num_hidden_layers=6))
-    inputs = pack_inputs(config, [(np.full(400, 5), ())])
+    config = replace(config, text=replace(config.text, num_hidden_layers=4))
+    inputs = pack_inputs(config, [(np.full(250, 5), ())])
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), random_params(config))
 
     def temporaries(remat):

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypereyes_jax.models.qwen3_vl import Kernels, encode_images, init_params
+from hypereyes_jax.models.qwen3_vl import Kernels, encode_images
 from hypereyes_jax.models.qwen3_vl.attention import segment_attention_for
 from hypereyes_jax.models.qwen3_vl.moe import Routing
 from hypereyes_jax.models.qwen3_vl.text import DecoderInputs, ForwardOptions, decode_layers, embed_tokens
 from hypereyes_jax.processing import pack_inputs
 from hypereyes_jax.rollout import Engine
 from hypereyes_jax.rollout.routes import RouteRecord
+from tests.random_weights import random_params
 from tests.rollout.paced import SETTINGS
 from tests.rollout.test_engine import context, decode, read, start
 
@@ -22,7 +23,7 @@ from tests.rollout.test_engine import context, decode, read, start
 def mixture(config):
     text = replace(config.text, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
     config = replace(config, text=text)
-    return config, init_params(jax.random.key(1), config)
+    return config, random_params(config, 1)
 
 
 def experts_of(config, params, tokens, images):

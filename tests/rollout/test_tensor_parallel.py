@@ -16,19 +16,19 @@ import asyncio, contextlib, dataclasses, sys
 import jax, numpy as np
 from hypereyes_jax.configs.mesh import MeshConfig
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.models.qwen3_vl import init_params
 from hypereyes_jax.models.sharding import make_mesh, param_shardings
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import Engine, EngineConfig, SamplingConfig, Scheduler
 from hypereyes_jax.rollout.replicas.placement import Replicas
 from PIL import Image
 from tests import small_models
+from tests.random_weights import random_params
 
 text, vision = small_models.TEXT, small_models.VISION
 if sys.argv[2] == "moe":
     text = dataclasses.replace(text, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
 config = Qwen3VLConfig(text, vision, image_token_id=1, video_token_id=2, vision_start_token_id=3, vision_end_token_id=4)
-params = init_params(jax.random.key(0), config)
+params = random_params(config)
 settings = EngineConfig(slots=2, context=64, max_steps=8, decode_rows=(2,), extend_rows=(2,), extend_tokens=(32,),
                         view_lengths=(64,), image_shapes=((2, 64),), visual_tokens=32, min_pixels=1024, max_pixels=4096)
 
