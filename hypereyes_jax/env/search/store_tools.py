@@ -79,14 +79,14 @@ def _lines(source: Path) -> Iterator[StoredSearch]:
         for number, line in enumerate(file, start=1):
             try:
                 yield _search(parse_json(line.decode()))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
                 raise UserError(
                     f"{source}, line {number}, is not an exported search ({error}). Remove that line."
                 ) from error
 
 
 def _search(fields: Any) -> StoredSearch:
-    """An exported line. Raises ValueError, TypeError, KeyError or AttributeError for anything else."""
+    """An exported line. Raises ValueError, TypeError, KeyError, AttributeError or OverflowError for anything else."""
     hits = tuple(SearchHit(**hit) for hit in fields.pop("hits"))
     search = StoredSearch(hits=hits, **fields)
     texts = (search.engine, search.tool, search.query, search.run)

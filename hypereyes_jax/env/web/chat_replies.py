@@ -87,7 +87,7 @@ def read_reply(data: Any, where: str) -> ChatReply:
     calls.add_only(message.get("function_call"))
     reasoning = text_of(message.get("reasoning_content") or message.get("reasoning")) or ""
     finish = _finish(choice.get("finish_reason"))
-    _check_end(finish, text_of(message.get("refusal")) if not text and not calls else "", where)
+    _check_end(finish, _refusal_of(message) if not text and not calls else "", where)
     if text_of(message.get("content")) is None and not calls and not reasoning and finish != "length":
         raise ChatError(f"{where} sent a reply without a message", transient=True)
     return ChatReply(text + calls.tags(), finish, *usage_of(data.get("usage")), reasoning=reasoning)
@@ -147,7 +147,7 @@ class StreamReader:
             text += text_of(delta.get("content")) or ""
             self._reasoning.append(text_of(delta.get("reasoning_content") or delta.get("reasoning")) or "")
             self._characters += len(self._reasoning[-1])
-            self._refusal.append(text_of(delta.get("refusal")) or "")
+            self._refusal.append(_refusal_of(delta))
             self._characters += len(self._refusal[-1])
             self._calls.add(delta.get("tool_calls"))
             self._calls.add_only(delta.get("function_call"))
@@ -223,6 +223,14 @@ def text_of(content: Any) -> str | None:
         if isinstance(part, str):
             texts.append(part)
     return encodable("".join(texts))
+
+
+def _refusal_of(message: Mapping[str, Any]) -> str:
+    """With what words a message refuses, told in a field or in a part of its content."""
+    content = message.get("content")
+    parts = [message, *(content if isinstance(content, list) else [content])]
+    texts = (text_of(part.get("refusal")) for part in parts if isinstance(part, dict))
+    return "".join(text for text in texts if text)
 
 
 def usage_of(usage: Any) -> tuple[int, int]:

@@ -218,7 +218,7 @@ def test_an_export_is_whole_or_absent(tmp_path, monkeypatch):
 def test_an_import_with_a_bad_line_adds_nothing(tmp_path):
     export_store(made(tmp_path / "s.sqlite"), tmp_path / "out.jsonl")
     good = (tmp_path / "out.jsonl").read_text()
-    for change in ({"k": -1}, {"cost": float("inf")}, {"query": 3}, {"hits": [{"title": "x"}]}):
+    for change in ({"k": -1}, {"cost": float("inf")}, {"cost": 10**400}, {"query": 3}, {"hits": [{"title": "x"}]}):
         (tmp_path / "bad.jsonl").write_text(good + json.dumps(json.loads(good) | change) + "\n")
         with pytest.raises(UserError, match="line 2"):
             import_store(tmp_path / "copy.sqlite", tmp_path / "bad.jsonl")

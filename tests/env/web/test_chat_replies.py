@@ -252,6 +252,7 @@ async def read(client):
         ([event(content="half"), event(finish="abort")], "ended its reply with an error"),
         ([event(content="half"), event(finish="content_filter")], "content filter"),
         ([event(refusal="I won't "), event(refusal="say."), event(finish="stop")], "refused: I won't say"),
+        ([event(content=[{"type": "refusal", "refusal": "I won't."}]), event(finish="stop")], "refused: I won't"),
         (["data: {broken", DONE], "not JSON"),
         (["data: [1, 2]", DONE], "not an object"),
         ([event(content="half"), "data: null"], "not an object"),
@@ -303,6 +304,7 @@ async def test_a_line_end_cut_in_half_ends_no_event():
     ("choice", "words"),
     [
         ({"message": {"content": None, "refusal": "I won't."}, "finish_reason": "stop"}, "refused: I won't"),
+        ({"message": {"content": [{"type": "refusal", "refusal": "I won't."}]}, "finish_reason": "stop"}, "refused"),
         ({"message": {"content": "hal"}, "finish_reason": "abort"}, "error"),
         ({"message": {"content": "hal"}, "finish_reason": "content_filter"}, "content filter"),
     ],
