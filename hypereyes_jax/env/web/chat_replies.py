@@ -226,7 +226,7 @@ def text_of(content: Any) -> str | None:
 
 
 def _refusal_of(message: Mapping[str, Any]) -> str:
-    """With what words a message refuses, told in a field or in a part of its content."""
+    """The words with which a message refuses, told in a field or in a part of its content."""
     content = message.get("content")
     parts = [message, *(content if isinstance(content, list) else [content])]
     texts = (text_of(part.get("refusal")) for part in parts if isinstance(part, dict))
