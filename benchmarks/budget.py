@@ -68,7 +68,7 @@ def asked(
     """(share right, mean image searches) of one rollout a question, sampled as in training."""
     policy = load_policy(checkpoint, SIZES.engine())
     world = World.load()
-    backend = WorldBackend(world if held_out else world.restrict(world.split()[0], passages=True))
+    backend = WorldBackend(world if held_out else world.training_world)
     rules = replace(miniature.EPISODE, image_searches=cap)
 
     async def play() -> Sequence[Trajectory]:

@@ -93,8 +93,8 @@ def make_data(directory: RunDirectory, config: SynthConfig, stages: Stages) -> N
         _make_nature(directory, config, stages)
         return
     world = World.load()
-    keys, held_out = world.split()
-    training_world = world.restrict(keys, passages=True)
+    held_out = world.split()[1]
+    training_world = world.training_world
     training_world.prepare()
     seeds = _seeds(config)
     rules = _rules(config)
@@ -205,11 +205,9 @@ def demonstrations_hash(config: SynthConfig, questions: int = 40) -> str:
     from hypereyes_jax.data.questions import synthesize
     from hypereyes_jax.env.world import World
 
-    world = World.load()
-    training_world = world.restrict(world.split()[0], passages=True)
     rules = _rules(config)
     sample = synthesize(
-        training_world, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft"
+        World.load().training_world, min(questions, config.sft_questions), _seeds(config)["sft"], rules, prefix="sft"
     )
     demonstrations, _ = asyncio.run(_demonstrations(sample, config, lambda: None))
     return examples_hash(demonstration.example for demonstration in demonstrations)

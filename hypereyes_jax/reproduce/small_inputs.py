@@ -39,9 +39,8 @@ def write_inputs(folder: Path, models_url: str) -> None:
         write_cub(folder / "cub")
         write_dump(folder / "wikidata.json.bz2")
         world = World.load()
-        training_world = world.restrict(world.split()[0], passages=True)
         rules = SynthesisConfig(crowding=miniature.CROWDING)
-        pool = [synth.question for synth in synthesize(training_world, _QUESTIONS, 11, rules, prefix="public")]
+        pool = [synth.question for synth in synthesize(world.training_world, _QUESTIONS, 11, rules, prefix="public")]
         write_questions(folder / "public.jsonl", pool)
         questions = [
             s.question for s in synthesize(world, 6 * _QUESTIONS_EACH, 12, rules, world.split()[1], prefix="asked")

@@ -173,7 +173,6 @@ async def _searching(
     """The service that is searched, or a user's own backend; of the miniature's world, only the part that is seen."""
     training_world: World | None = None
     if search.service == "world" and own is None:
-        world = World.load()
-        training_world = world.restrict(world.split()[0], passages=True)
+        training_world = World.load().training_world
     async with connected(search, SearchKeys.of(os.environ), share, own, training_world) as (backend, _):
         yield backend

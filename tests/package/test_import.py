@@ -45,6 +45,18 @@ def test_dir_and_the_stub_name_each_room():
     assert sorted(re.findall(r"^from hypereyes_jax import (\w+) as \1$", stub, re.M)) == ROOMS
 
 
+def test_reports_and_trajectories_are_read_without_jax():
+    run_python("import sys, hypereyes_jax.eval.report; assert 'jax' not in sys.modules")
+
+
+def test_the_stub_of_rollouts_names_what_they_offer():
+    stub = (ROOT / "rollout" / "__init__.pyi").read_text()
+    names = re.findall(r"^from hypereyes_jax\.([\w.]+) import (\w+) as \2$", stub, re.M)
+    assert sorted(name for _, name in names) == sorted(hypereyes_jax.rollout.__all__)
+    for module, name in names:
+        assert getattr(hypereyes_jax.rollout, name).__module__ == f"hypereyes_jax.{module}"
+
+
 def test_an_attribute_that_is_none_is_refused():
     with pytest.raises(AttributeError, match="no attribute 'rooms'"):
         _ = hypereyes_jax.rooms

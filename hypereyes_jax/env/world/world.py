@@ -109,6 +109,11 @@ class World:
         )
         return World(countries, [p for p in self._passages if p.key in own_keys and not telling.search(p.text)])
 
+    @cached_property
+    def training_world(self) -> World:
+        """The part that training may search: no country that is held out, and no passage that mentions one."""
+        return self.restrict(self.split()[0], passages=True)
+
     def varied(self, rng: np.random.Generator) -> World:
         """A world of the same flags whose names and facts are drawn anew, with cards only."""
         out = World(vary(self.countries, rng, _real_names()))

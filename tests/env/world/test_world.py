@@ -19,7 +19,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def seen_world(world):
-    return world.restrict(world.split()[0], passages=True)
+    return world.training_world
 
 
 def texts(world):
