@@ -1,5 +1,7 @@
 """`hypereyes eval` on a checkpoint with random weights: the whole path, with no claim on what it scores."""
 
+import contextlib
+import io
 import json
 import random
 import re
@@ -41,14 +43,22 @@ def words(checkpoint, out, *more):
     return ["eval", str(checkpoint), "--out", str(out), *sizes, *more]
 
 
-def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_path, capsys):
-    assert cli.main(words(checkpoint, tmp_path)) == 0
+@pytest.fixture(scope="module")
+def played(checkpoint, tmp_path_factory):
+    """The run of a checkpoint on both splits, and what it printed."""
+    out, said = tmp_path_factory.mktemp("run"), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert cli.main(words(checkpoint, out)) == 0
+    return out, said.getvalue()
+
+
+def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, played):
+    tmp_path, shown = played
     stages = read_json(tmp_path / "metrics.json")["stages"]
     assert [row["n"] for row in stages["model"].values()] == [3, 3]
     for row in stages["model"].values():
         assert {"success_rate", "latency_p50", "latency_p99", "cache_hits", "cost"} <= row["search"].keys()
         assert sum(row["engine"].values()) == pytest.approx(1)
-    shown = capsys.readouterr().out
     assert "held-out" in shown
     assert "busy" in shown
     assert cli.main(["report", str(tmp_path)]) == 0
@@ -65,14 +75,12 @@ def test_a_checkpoint_gets_a_row_a_split_and_its_trajectories(checkpoint, tmp_pa
     assert cli.main(words(checkpoint, tmp_path, "--temperature", "0")) == 2  # other settings do not mix
 
 
-def test_splits_are_played_by_the_rules_that_are_given(checkpoint, tmp_path):
-    tokens = []
-    for name, system in (("short", "Answer."), ("long", "Answer. " * 40)):
-        rules = ("--episode.max-turns", "1", "--episode.system", system, "--splits", "heldout")
-        assert cli.main(words(checkpoint, tmp_path / name, *rules)) == 0
-        (first, *_) = read_records(tmp_path / name / "trajectories-model-heldout.jsonl")
-        tokens.append(first.tokens)
-    assert tokens[1] >= tokens[0] + 39
+def test_splits_are_played_by_the_rules_that_are_given(checkpoint, played, tmp_path):
+    longer = miniature.EPISODE.system + " Answer." * 40
+    rules = ("--episode.max-turns", "1", "--episode.system", longer, "--splits", "heldout")
+    assert cli.main(words(checkpoint, tmp_path, *rules)) == 0
+    before, now = (next(read_records(out / "trajectories-model-heldout.jsonl")) for out in (played[0], tmp_path))
+    assert now.tokens >= before.tokens + 40
 
 
 def test_mosaics_are_crowded_as_in_the_quickstart_unless_told():

@@ -1,8 +1,12 @@
 """What `hypereyes rl` lets one choose of the method: the reward, when references tighten, the form of distillation."""
 
 import json
+import os
+import signal
 import sys
+import threading
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from hypereyes_jax.configs.reward import RewardConfig
 from hypereyes_jax.env.search.config import SearchConfig
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.eval.rollout_files import read_rollouts
 from hypereyes_jax.eval.split import world_questions
 from hypereyes_jax.files import write_json
 from hypereyes_jax.models.pretrained import load_model, save_model
@@ -22,6 +27,7 @@ from hypereyes_jax.rollout import Engine
 from hypereyes_jax.rollout.engines import Engines
 from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
+from hypereyes_jax.runs.stop import STOPPED, RunStopped, StopRequest
 from hypereyes_jax.train import rl_loop, rl_run
 from hypereyes_jax.train.method import RlMethod
 from hypereyes_jax.train.question_selection import SELECTION
@@ -31,28 +37,44 @@ from hypereyes_jax.train.sizes import MINIATURE_RL
 from hypereyes_jax.train.types import RlQuestions, RlServices, TrainingRun
 
 ASSETS = Path(str(resources.files("hypereyes_jax.assets")))
-SETTINGS = RlSettings(steps=1, prompts=1, group=4, checkpoint_every=9)
+SETTINGS = RlSettings(steps=9, prompts=1, group=4, checkpoint_every=9)
+SIZES = replace(MINIATURE_RL, slots=4, context=512)  # programs are as in tests/examples, and compile once for both
 ENGINE = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
 GENEROUS = [9, 99]  # a reference that any right answer betters
 
 
+@cache
+def engines():
+    """One for all runs of this file, which each publish their weights to it before they play."""
+    model, params, _ = load_model(ASSETS / "base")
+    settings = replace(SIZES.engine(), **ENGINE).exact()
+    return Engines([Engine(model, params, settings)])
+
+
+same_learner = cache(rl_loop.make_learner)
+
+
 def first_step(path, monkeypatch, right, teacher=None, learner=MINIATURE_RL.learner, **method):
-    """Logged values of the first step of an epoch of two, with every answer judged as told."""
+    """Logged values of the first step of an epoch of two, with every answer judged as told. Then the run stops."""
+    stop = StopRequest()
 
     async def verdicts(judge, played):
+        stop.request("one step is enough")
         return [None if trajectory.result.answer is None else right for trajectory in played]
 
     monkeypatch.setattr(rl_loop, "verdicts", verdicts)
-    directory = RunDirectory.open(path, "rl", RlConfig(ASSETS / "base", Path("-"), out=path, settings=SETTINGS))
+    monkeypatch.setattr(rl_loop, "make_learner", same_learner)
+    config = RlConfig(ASSETS / "base", Path("-"), out=path, settings=SETTINGS)
+    directory = RunDirectory.open(path, "rl", config, stop=stop)
     questions = world_questions(World.load(), "seen", 2, 5)
     write_json(directory.file(SELECTION), {question.id: GENEROUS for question in questions})
     model, params, chat = load_model(ASSETS / "base")
-    sizes = replace(MINIATURE_RL, learner=learner)
-    engine = replace(replace(sizes, slots=4, context=512).engine(), **ENGINE).exact()
-    with Stages() as stages:
-        rollouts = RolloutEngines(Engines([Engine(model, params, engine)]), chat, sizes)
+    sizes = replace(SIZES, learner=learner)
+    with directory, Stages() as stages:
+        rollouts = RolloutEngines(engines(), chat, sizes)
         run, services = TrainingRun(directory, stages), RlServices(SearchConfig(), teacher=teacher)
-        rl_run.train(run, rollouts, model, params, RlQuestions(questions), SETTINGS, services, RlMethod(**method))
+        with pytest.raises(RunStopped, match=r"stopped after step 1 of 9 .*; it is saved"):
+            rl_run.train(run, rollouts, model, params, RlQuestions(questions), SETTINGS, services, RlMethod(**method))
     return {
         name.removeprefix("rl/"): value
         for name, value in json.loads(directory.file("metrics.jsonl").read_text()).items()
@@ -74,6 +96,10 @@ def test_by_default_references_wait_for_the_end_of_the_epoch_and_rollouts_are_pa
     assert values["references_tightened"] == 0
     assert values["accuracy"] > 0
     assert values["reward_tool"] > 0  # all right answers are within this reference
+    assert "1" in os.listdir(tmp_path / "rl-checkpoints")  # the step before the stop
+    records = list(read_rollouts(tmp_path / "rollouts" / "step-000000.jsonl.gz"))
+    assert len(records) == SETTINGS.group
+    assert all({"reward", "advantage"} <= set(record.extra) for record in records)
 
 
 def test_a_reward_of_one_s_own_ranks_the_rollouts_and_is_kept_with_the_run(tmp_path, monkeypatch):
@@ -109,18 +135,23 @@ def test_a_teacher_that_cuts_images_in_another_way_is_refused_as_a_loss(tmp_path
         first_step(tmp_path / "run", monkeypatch, False, tmp_path / "teacher", learner)
 
 
-def test_the_command_hands_its_choices_on(tmp_path, monkeypatch):
+def test_the_command_hands_its_choices_on_and_a_signal_stops_it(tmp_path, monkeypatch, capsys):
     given = []
 
     def train(*arguments):
         given.extend(arguments)
-        raise UserError("seen enough")
+        asked = threading.Event()
+        with given[0].directory.stop.calling(asked.set):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked.wait(60)
+        raise RunStopped(given[0].directory.stop.reason)
 
     monkeypatch.setattr(rl_run, "train", train)
     (tmp_path / "questions.jsonl").write_text(json.dumps({"question": "Which?", "answer": "This"}) + "\n")
     words = f"rl --checkpoint {ASSETS / 'base'} --questions {tmp_path / 'questions.jsonl'} --out {tmp_path / 'run'}"
     chosen = "--tighten step --reward.kind cost-weighted --reward.alpha 2 --reward.beta 0.1"
-    assert main(f"{words} {chosen}".split()) == 2
+    assert main(f"{words} {chosen}".split()) == STOPPED == 75
+    assert "hypereyes: SIGTERM" in capsys.readouterr().err
     assert given[-1] == RlMethod(RewardConfig("cost-weighted", alpha=2.0, beta=0.1), "step")
 
 

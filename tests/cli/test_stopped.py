@@ -94,6 +94,7 @@ def test_rl_drops_the_step_under_way_saves_and_goes_on(tmp_path, rl_words):
     assert (stopped / file).read_bytes() == (whole / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_rl_ends_at_a_notice_and_keeps_rollouts(tmp_path, rl_words):
     out, notice = tmp_path / "run", tmp_path / "stop"
     words = [*rl_words, "--settings.checkpoint-every", "1000", "--stop.notice-file", str(notice)]

@@ -309,7 +309,7 @@ def stored(url):
 
 
 def test_a_kill_loses_nothing_that_was_acknowledged_and_its_searches_are_made_by_others(url):
-    killed = worker(url, "killed", 4_000, lease=3.0)
+    killed = worker(url, "killed", 4_000, lease=1.5)
     while len(stored(url)[0]) < 60:
         assert killed.poll() is None
         time.sleep(0.05)
@@ -318,7 +318,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged_and_its_searches_are_made_by
     held, _ = stored(url)
     assert len(found) > 20
     assert set(found) <= set(held)
-    survivor = worker(url, "survivor", 300, lease=3.0)
+    survivor = worker(url, "survivor", 300, lease=1.5)
     follow_up, found_after = told(survivor)
     assert len(found_after) == 300
     assert not set(follow_up) & set(found)

@@ -303,7 +303,8 @@ async def test_the_s3_host_knows_a_bounded_number_of_images_and_stores_those_aga
     assert len(stored) == 6
 
 
-async def test_an_s3_host_that_is_down_is_an_outage():
+async def test_an_s3_host_that_is_down_is_an_outage(monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # as botocore tries by itself, with waits of seconds between
     host = S3ImageHost(S3Config("bucket", "id", KEY, endpoint="http://127.0.0.1:9"))
     with pytest.raises(SearchError, match="EndpointConnectionError") as error:
         await host.put(GREEN)
