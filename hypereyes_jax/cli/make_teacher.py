@@ -42,7 +42,7 @@ class MakeTeacherConfig:
     """Number of steps of base training after the model has grown."""
     sft: SftSettings = field(default_factory=lambda: SftSettings(weighting="trajectory"))
     """Settings of its SFT. The defaults are those that the shipped teacher was made with."""
-    rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12))
+    rl: RlSettings = field(default_factory=lambda: RlSettings(steps=12, checkpoint_every=4))
     sft_questions: int = 800
     """Number of questions that demonstrations are made for."""
     rl_candidates: int = 200

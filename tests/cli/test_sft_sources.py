@@ -11,7 +11,7 @@ from hypereyes_jax.cli.main import main
 
 SETTINGS = [
     *f"sft --checkpoint {resources.files('hypereyes_jax.assets') / 'base'}".split(),
-    *"--settings.batch 2 --settings.epochs 1 --sizes.shard-rows 1 --sizes.context 512".split(),
+    *"--settings.batch 2 --settings.epochs 1 --sizes.shard-rows 1".split(),
 ]
 
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -25,12 +24,9 @@ async def test_two_steps_train_and_publish_what_they_trained(capsys, monkeypatch
         return runs[0]
 
     def few_programs(slots, context, **pixels):
-        few = {"extend_rows": (4,), "extend_tokens": (128,), "image_shapes": ((1, 64), (1, 256))}
-        return EngineConfig(slots=4, context=512, **few, **pixels).exact()
+        return EngineConfig(slots=4, context=context, image_shapes=((1, 64), (1, 256)), **pixels).exact()
 
-    # Compiling takes most of the test's time. The engine's programs are those of tests/cli/test_rl_choices.py.
-    monkeypatch.setattr(example, "EngineConfig", few_programs)
-    monkeypatch.setattr(example, "PACKING", replace(example.PACKING, row_lengths=(512,), rows=2))
+    monkeypatch.setattr(example, "EngineConfig", few_programs)  # compiling takes most of the test's time
     real = example.start
     monkeypatch.setattr(example, "start", start)
     history = await example.train(steps=2, prompts=1, group=4)
