@@ -1,5 +1,7 @@
 """Sizes of a model that compiles in seconds, for tests that ask how something runs and not what it computes."""
 
+from typing import Any
+
 from hypereyes_jax.configs.model import TextConfig, VisionConfig
 
 TEXT = TextConfig(
@@ -24,4 +26,6 @@ VISION = VisionConfig(
     out_hidden_size=32,
     initializer_range=0.3,
 )
-IDS = {"image_token_id": 90, "video_token_id": 91, "vision_start_token_id": 92, "vision_end_token_id": 93}
+IDS: dict[str, Any] = {
+    "image_token_id": 90, "video_token_id": 91, "vision_start_token_id": 92, "vision_end_token_id": 93,
+}  # fmt: skip
