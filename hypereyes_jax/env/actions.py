@@ -19,37 +19,35 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypereyes_jax.env.published_counts import published_counts
-from hypereyes_jax.env.tag_text import TagText
+from hypereyes_jax.env.reasoning import open_thought, read_leading_reasons, read_reason, turn_of
+from hypereyes_jax.env.tag_text import (
+    ANSWER,
+    ANSWER_END,
+    CALL,
+    CALL_END,
+    JSON,
+    MOST_CALL_CHARACTERS,
+    MOST_TAGS,
+    OPENINGS,
+    REASONS,
+    TagText,
+    skip_space,
+)
 from hypereyes_jax.env.types import Box
 from hypereyes_jax.env.web.untrusted import encodable, json_or_none, parse_json
 
 IMAGE_SEARCH = "image_search"
 TEXT_SEARCH = "text_search"
 
-# A turn of 1,524 tokens, the paper's limit, is far inside all three.
-MOST_TAGS = 256  # opening tags of a turn that are read
+# A turn of 1,524 tokens, the paper's limit, is far inside these, MOST_TAGS and MOST_CALL_CHARACTERS.
 MOST_ENTRIES = 1024  # boxes, queries or image ids of a call that are read; the others are counted
-MOST_CALL_CHARACTERS = 65_536  # of the JSON of one <tool_call>
 MOST_IGNORED = 3  # fields of a call that the model is told were not read
-_MOST_RESPELT = 2048  # tags of reasoning that are spelt in another way, of a turn
 _MOST_COMPARED = 8192  # characters of a call in which fields that are given twice are looked for
 
-# The first two are the method's. Other models think in the others, and models of any kind in capitals.
-_REASONS = ("<reason>", "<think>", "<thinking>", "<reasoning>", "<thought>", "<seed:think>")
-_NAMES = "|".join(tag.strip("<>") for tag in _REASONS)
-_SPACED_TAG = re.compile(rf"<(/?)({_NAMES})\s+>", re.IGNORECASE | re.ASCII)
-_CAPITAL_TAG = re.compile(rf"</?(?=[a-z:]*[A-Z])(?i:{_NAMES})>", re.ASCII)
-# Magistral's and Kimi's, as long as ours.
-_OTHER_MARKS = {"[THINK]": "<think>", "[/THINK]": "</think>", "◁think▷": "<think>", "◁/think▷": "</think>"}
-_CALL, _CALL_END = "<tool_call>", "</tool_call>"
-_ANSWER, _ANSWER_END = "<answer>", "</answer>"
-_OPENINGS = (*_REASONS, _CALL, _ANSWER)
 _SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 _CALL_FIELDS = ("name", "arguments", "id", "type")  # the last two are of OpenAI's form, and say nothing
 _REST = "what follows the JSON of a tool call was not read"
 _BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are drawn as nothing
-_SPACE = re.compile(r"\s*")
-_JSON = json.JSONDecoder()
 _READ_FIELDS = ("name", "arguments", "input", "image_id", "img_id", "area")
 _FIELD = re.compile(rf'"({"|".join(_READ_FIELDS)})\\*"\s*:')
 
@@ -183,16 +181,15 @@ def parse_turn(
     clean = text if text.isascii() else encodable(text)
     for mark in _SPECIAL:
         clean = clean.replace(mark, "")
-    if " >" in clean or "\n>" in clean:
-        clean = _SPACED_TAG.sub(r"<\1\2>", clean, _MOST_RESPELT)
-    turn = TagText(clean, _usual_marks(clean))
+    turn = turn_of(clean)
+    clean = turn.text
     calls = list[Call]()
     answer: Answer | None = None
     unclosed: Answer | None = None
     outside: list[str] = []
     tags = 0
-    reason, position = _open_thought(turn, plain_answers)
-    while (start := turn.first(_OPENINGS, position)) is not None:
+    reason, position = open_thought(turn, plain_answers)
+    while (start := turn.first(OPENINGS, position)) is not None:
         if tags == MOST_TAGS:
             calls.append(Malformed(f"only the first {MOST_TAGS} tags of a turn are read", is_call=True))
             break
@@ -200,23 +197,23 @@ def parse_turn(
         at, tag = start
         outside.append(clean[position:at])
         body = at + len(tag)
-        if tag in _REASONS:
-            tag_reason, position = _read_reason(turn, tag, body)
+        if tag in REASONS:
+            tag_reason, position = read_reason(turn, tag, body)
             reason = reason or tag_reason
-        elif tag == _CALL:
+        elif tag == CALL:
             tag_calls, position = _read_calls(turn, body, tools)
             calls += tag_calls
         else:
-            thought, body = _read_leading_reasons(turn, body)
+            thought, body = read_leading_reasons(turn, body)
             reason = reason or thought
-            end = turn.find(_ANSWER_END, body)
+            end = turn.find(ANSWER_END, body)
             if end is not None:
-                position = end + len(_ANSWER_END)
+                position = end + len(ANSWER_END)
                 # Of answers within one another the innermost is closed; the others were only begun.
-                if answer is None and _shows(content := clean[body:end].rpartition(_ANSWER)[2].strip()):
+                if answer is None and _shows(content := clean[body:end].rpartition(ANSWER)[2].strip()):
                     answer = Answer(content)
                 continue
-            following = turn.find(_CALL, body)
+            following = turn.find(CALL, body)
             if _shows(content := clean[body:].strip()):
                 unclosed = unclosed or Answer(content, closed=False)
             position = len(clean) if following is None else following
@@ -259,127 +256,21 @@ def tool_call(action: ImageSearch | TextSearch | ToolCall) -> str:
     return f"<tool_call>{body}</tool_call>"
 
 
-def _usual_marks(text: str) -> str:
-    """The text with the tags of reasoning as they are looked up, each at its place."""
-    marks = _CAPITAL_TAG.sub(lambda tag: tag.group().lower(), text, _MOST_RESPELT)
-    for other, usual in _OTHER_MARKS.items():
-        marks = marks.replace(other, usual)
-    return marks
-
-
-def _open_thought(turn: TagText, plain_answers: bool) -> tuple[str, int]:
-    """Reads reasoning without its opening tag, which chat templates of models that think write themselves.
-
-    A </think> that a closed <reason> or <answer> holds ends no reasoning. Where answers have tags, a lone one within a
-    call, or in front of no tag at all, ends none either.
-    """
-    text = turn.marks
-    end, start = text.find("</think>"), text.find("<think>")
-    if end < 0 or 0 <= start < end:
-        return "", 0
-    after = end + len("</think>")
-    if not plain_answers:
-        begun = text.rfind(_CALL, 0, end)
-        within = begun >= 0 and text.find(_CALL_END, begun, end) < 0
-        if (
-            (within and text.startswith("{", _skip_space(text, begun + len(_CALL))))
-            or (text.find(_CALL, after) < 0 and text.find(_ANSWER, after) < 0)
-            or any(_holds(text, tag, end) for tag in ("<reason>", _ANSWER))
-        ):
-            return "", 0
-    return turn.text[:end].strip(), after
-
-
-def _holds(text: str, tag: str, position: int) -> bool:
-    """Whether a pair of a tag and its closing tag has a position between them."""
-    closing = tag.replace("<", "</")
-    begun = text.rfind(tag, 0, position)
-    if begun < 0 or text.find(closing, begun, position) >= 0:
-        return False
-    end, again = text.find(closing, position), text.find(tag, position)
-    return end >= 0 and not 0 <= again < end
-
-
-def _read_reason(turn: TagText, tag: str, body: int) -> tuple[str, int]:
-    """Reads reasoning whose `tag` ends at `body`: to its closing tag, or, if it has none, to the next opening tag."""
-    closing = tag.replace("<", "</")
-    end, again = turn.find(closing, body), turn.find(tag, body)
-    if end is not None and again is not None and again < end:
-        end = turn.closing(tag, body)
-    if end is not None and (after := _call_end(turn, body, end)) is not None:
-        end = turn.find(closing, after)
-    if end is None:
-        end, closing = _other_closing(turn, tag, body)
-    if end is not None:
-        return turn.text[body:end].strip(), end + len(closing)
-    following = turn.first(_OPENINGS, body)
-    stop = len(turn.text) if following is None else following[0]
-    return turn.text[body:stop].strip(), stop
-
-
-def _call_end(turn: TagText, start: int, position: int) -> int | None:
-    """Where the JSON of the first call behind `start` ends, if it holds `position`: a mark there is part of a query."""
-    begun = turn.find(_CALL, start)
-    if begun is None or begun >= position:
-        return None
-    begun += len(_CALL)
-    window = turn.text[begun : begun + MOST_CALL_CHARACTERS]
-    try:
-        end = begun + _JSON.raw_decode(window, _skip_space(window, 0))[1]
-    except (ValueError, RecursionError):
-        return None
-    return end if end > position else None
-
-
-def _other_closing(turn: TagText, tag: str, body: int) -> tuple[int | None, str]:
-    """The closing mark of another tag of reasoning that ends the `tag` without one: (where it begins, the mark).
-
-    As of a lone </think>, a call or an answer must follow.
-    """
-    ends = list[tuple[int, str]]()
-    for other in _REASONS:
-        closing = other.replace("<", "</")
-        end, again = (None, None) if other == tag else (turn.find(closing, body), turn.find(other, body))
-        if end is not None and (again is None or end < again):
-            ends.append((end, closing))
-    end, closing = min(ends, default=(None, ""))
-    if end is None or end > max(turn.last(_CALL), turn.last(_ANSWER)) or _call_end(turn, body, end) is not None:
-        return None, ""
-    return end, closing
-
-
-def _read_leading_reasons(turn: TagText, body: int) -> tuple[str, int]:
-    """Reads the closed reasoning with which an answer begins. Returns the first of it and where the answer goes on."""
-    reason = ""
-    for _ in range(MOST_TAGS):
-        start = turn.first(_REASONS, body)
-        if start is None or _skip_space(turn.text, body) != start[0]:
-            break
-        tag = start[1]
-        closing, after = tag.replace("<", "</"), start[0] + len(tag)
-        end = None if turn.find(_ANSWER_END, body) is None else turn.find(closing, after)
-        if end is None or turn.find(_ANSWER_END, end) is None:
-            break
-        reason = reason or turn.text[after:end].strip()
-        body = end + len(closing)
-    return reason, body
-
-
 def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[list[Call], int]:
     """Reads the JSON values of the call whose tag ends at `start`. They say where it ends: a query may hold any tag."""
     text, calls = turn.text, list[Call]()
     window = text[start : start + MOST_CALL_CHARACTERS]
     at = 0
     while True:
-        at = _skip_space(window, at)
+        at = skip_space(window, at)
         if calls and (at == len(window) or window[at] == "<"):
             break
         begun = at
         try:
-            value, at = _JSON.raw_decode(window, at)
+            value, at = JSON.raw_decode(window, at)
         except (ValueError, RecursionError):
             if not calls:
-                closing = turn.find(_CALL_END, start)
+                closing = turn.find(CALL_END, start)
                 long = len(window) == MOST_CALL_CHARACTERS and (closing is None or closing >= start + len(window))
                 why = f"the tool call is not valid JSON{' of at most 65,536 characters' if long else ''}"
                 calls.append(Malformed(why, is_call=True, broken_json=True))
@@ -391,19 +282,19 @@ def _read_calls(turn: TagText, start: int, tools: Mapping[str, bool]) -> tuple[l
         if twice := _given_twice(window[begun:at]):
             why = f"a tool call gives {', '.join(map(repr, twice))} twice: only the last of each was read"
             calls.append(Malformed(why, is_call=True))
-        at = _skip_space(window, at)
+        at = skip_space(window, at)
         if window[at : at + 1] == ",":
-            at = _skip_space(window, at + 1)
+            at = skip_space(window, at + 1)
         if len(calls) >= MOST_TAGS:
             if len(listed) > MOST_TAGS or (at < len(window) and window[at] != "<"):
                 calls.append(Malformed(f"only the first {len(calls)} calls of a <tool_call> are read", is_call=True))
             break
-    end, again = turn.find(_CALL_END, start + at), turn.find(_CALL, start + at)
+    end, again = turn.find(CALL_END, start + at), turn.find(CALL, start + at)
     if end is not None and (again is None or end < again):
         if not isinstance(calls[-1], Malformed) and text[start + at : end].strip():
             calls.append(Malformed(_REST, is_call=True))
-        return calls, end + len(_CALL_END)  # what a closed call encloses is not an answer
-    following = turn.first(_OPENINGS, start + at)
+        return calls, end + len(CALL_END)  # what a closed call encloses is not an answer
+    following = turn.first(OPENINGS, start + at)
     return calls, len(text) if following is None else following[0]
 
 
@@ -510,11 +401,6 @@ def _read_box(box: list[Any] | None) -> Box | None:
 
 def _has_inside(box: Box | None) -> bool:
     return box is not None and box[0] < box[2] and box[1] < box[3]
-
-
-def _skip_space(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return at if match is None else match.end()
 
 
 def _clean(arguments: dict[str, Any]) -> dict[str, Any]:

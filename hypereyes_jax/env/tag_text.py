@@ -1,11 +1,21 @@
-"""A text in which tags are looked up again and again, in time linear in its length all together."""
+"""The tags of a turn, and a text in which they are looked up again and again, in time linear in its length."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterable
 
+# The first two are the method's. Other models think in the others, and models of any kind in capitals.
+REASONS = ("<reason>", "<think>", "<thinking>", "<reasoning>", "<thought>", "<seed:think>")
+CALL, CALL_END = "<tool_call>", "</tool_call>"
+ANSWER, ANSWER_END = "<answer>", "</answer>"
+OPENINGS = (*REASONS, CALL, ANSWER)
+MOST_TAGS = 256  # opening tags of a turn that are read
+MOST_CALL_CHARACTERS = 65_536  # of the JSON of one <tool_call>
+JSON = json.JSONDecoder()
+_SPACE = re.compile(r"\s*")
 _MOST_MARKS = 1024  # opening and closing marks of one tag that are paired; those beyond count as unclosed
 
 
@@ -63,3 +73,9 @@ class TagText:
             elif stack:
                 pairs[stack.pop()] = mark.start()
         return pairs
+
+
+def skip_space(text: str, at: int) -> int:
+    """The place of the first character from `at` on that is no white space."""
+    match = _SPACE.match(text, at)
+    return at if match is None else match.end()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypereyes_jax.cli.report import run as run_report
 from hypereyes_jax.errors import UserError
 from tests.forked import run_forked
 
+BASE = resources.files("hypereyes_jax.assets") / "base"
 # A second on the machine that was measured, where Python with the imports of `USUAL` takes a fifth of one. In CPU time,
 # the best of three and relative to those imports at the same moment: a busy or slow machine must not fail the test.
 USUAL = "import numpy, rich.console, tyro"
@@ -90,6 +92,7 @@ def test_a_bad_setting_exits_with_2(capsys):
     [
         ("synth", "bm25s", "pip install bm25s"),
         ("serve-world --port 0", "aiohttp", "pip install hypereyes-jax"),
+        pytest.param(f"eval {BASE}", "transformers", "pip install hypereyes-jax", marks=pytest.mark.slow),
     ],
 )
 def test_a_missing_package_is_named_with_its_cure(tmp_path, words, package, cure):

@@ -50,13 +50,14 @@ def test_what_is_no_message_is_answered_as_json_rpc_says(monkeypatch):
     assert [(reply["id"], reply["error"]["code"]) for reply in replies] == [(number, code) for _, number, code in asked]
 
 
-def test_over_http_a_signal_ends_it_cleanly():
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_over_http_a_signal_ends_it_cleanly(number):
     pytest.importorskip("mcp")
     words = [sys.executable, "-c", PROGRAM, "mcp", "--transport", "http", "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         address = re.search(r"http://127\.0\.0\.1:(\d+)/mcp", server.stdout.readline())
         socket.create_connection(("127.0.0.1", int(address[1]))).close()
-        server.send_signal(signal.SIGINT)
+        server.send_signal(number)
         _, said = server.communicate(timeout=120)
     assert server.returncode == 0
     assert "Traceback" not in said

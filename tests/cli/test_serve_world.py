@@ -12,7 +12,15 @@ from hypereyes_jax.cli import main as cli
 MAIN = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"
 
 
-@pytest.mark.parametrize(("ending", "ignored"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("ending", "ignored"),
+    [
+        (signal.SIGINT, True),
+        (signal.SIGTERM, False),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+    ],
+)
 def test_it_answers_over_a_socket_and_ends_cleanly_by_signal(ending, ignored):
     # A background job of a script is started with SIGINT ignored.
     start = f"import signal; signal.signal({int(ending)}, signal.SIG_IGN); " if ignored else ""

@@ -17,6 +17,11 @@ from tests.eval.sample_run import write_run
 MAIN = f"{sys.executable} -c 'import sys; from hypereyes_jax.cli.main import main; sys.exit(main())'"
 
 
+def slow(*values):
+    """A case that is tried with the slow tests, since one like it is tried at every run."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def shell(command, **environment):
     return subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"],
@@ -38,6 +43,13 @@ def run(tmp_path_factory):
         ("{} >&-", {}),
         ("{} >&- 2>&- <&-", {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
         ("(ulimit -n 64; env -u HOME {}) | true", {}),
+        # one by one what is together above
+        slow("{} >&- 2>&-", {}),
+        slow("{} < /dev/null >&- 2>&- <&-", {}),
+        slow("{} | true", {}),
+        slow("{}", {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+        slow("env -u HOME {}", {}),
+        slow("(ulimit -n 64; {})", {}),
     ],
 )
 def test_a_report_is_written_whatever_the_surroundings(run, tmp_path, around, environment):
@@ -48,14 +60,16 @@ def test_a_report_is_written_whatever_the_surroundings(run, tmp_path, around, en
     assert out.read_text().startswith("<!doctype html>")  # and nothing else that was printed
 
 
-@pytest.mark.parametrize("command", ["--help", "rl --help", "launch --help"])
+@pytest.mark.parametrize("command", ["--help", "rl --help", "launch --help", slow("help sft")])
 def test_help_may_be_cut_off(command):
     done = shell(f"{MAIN} {command} | head -n 1")
     assert b"Traceback" not in done.stderr
     assert b"BrokenPipe" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["--version", "rl --help"])
+@pytest.mark.parametrize(
+    "command", ["--version", "rl --help", *map(slow, ("--help", "completion bash", "report --help"))]
+)
 def test_printing_to_a_full_disk_is_one_sentence(command):
     done = shell(f"{MAIN} {command} > /dev/full")
     assert done.returncode == 2

@@ -113,7 +113,7 @@ def test_several_calls_of_a_turn_are_all_read():
 def test_piped_image_ids_are_searched_each():
     turn = parse_turn(call("image_search", image_id="img_1|img_2"))
     assert turn.action.image_ids == ("img_1", "img_2")
-    assert turn.invocations == 2
+    assert turn.action.entries == turn.invocations == 2
 
 
 def test_an_unclosed_reason_ends_where_the_call_begins():
