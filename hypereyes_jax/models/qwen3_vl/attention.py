@@ -63,6 +63,7 @@ def segment_attention_for(kernels: Kernels) -> SegmentAttention:
     return attend
 
 
+@partial(jax.jit, static_argnames="causal")  # traced once for all layers
 def segment_attention(
     q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, segment_BT: jax.Array, *, causal: bool
 ) -> jax.Array:
