@@ -45,7 +45,11 @@ def run_weights(run: Path, step: int | None = None) -> RunWeights:
     record = read_json_object(run / "config.json")
     command, settings = record.get("command"), record.get("config")
     if command not in _CHECKPOINTS or not isinstance(settings, dict):
-        raise UserError(f"{run} is not a run of `hypereyes sft` or `hypereyes rl`: its config.json says {command!r}.")
+        models = " or ".join(f"--checkpoint {model.parent}" for model in sorted(run.glob("*-model/config.json")))
+        cure = f" It holds models, though: give {models}." if models else ""
+        raise UserError(
+            f"{run} is not a run of `hypereyes sft` or `hypereyes rl`: its config.json says {command!r}.{cure}"
+        )
     base = _setting(run, settings, "checkpoint", str)
     train = _setting(run, settings, "sizes.learner.train", str)
     dtype = _setting(run, settings, "sizes.learner.compute_dtype", str)

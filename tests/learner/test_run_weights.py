@@ -153,6 +153,16 @@ def test_a_run_of_another_command_is_refused(tmp_path):
         run_weights(tmp_path)
 
 
+def test_of_a_quickstart_the_models_that_it_wrote_are_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"command": "quickstart", "config": {}}))
+    for model in ("sft-model", "rl-model"):
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "config.json").write_text("{}")
+    with pytest.raises(UserError) as refusal:
+        run_weights(tmp_path)
+    assert f"give --checkpoint {tmp_path}/rl-model or --checkpoint {tmp_path}/sft-model." in str(refusal.value)
+
+
 def test_a_checkpoint_that_changed_is_refused(tmp_path):
     run_of(tmp_path / "rl", "rl", "language", lambda params: {3: language(params, 2.0)})
     file = tmp_path / "rl" / "rl-checkpoints" / "3" / "cursor" / "metadata"
