@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -33,7 +32,7 @@ from hypereyes_jax.env.tag_text import (
     TagText,
     skip_space,
 )
-from hypereyes_jax.env.types import Box
+from hypereyes_jax.env.types import Box, finite_box
 from hypereyes_jax.env.web.untrusted import encodable, json_or_none, parse_json
 
 IMAGE_SEARCH = "image_search"
@@ -245,7 +244,7 @@ def tool_call(action: ImageSearch | TextSearch | ToolCall) -> str:
         name, arguments = IMAGE_SEARCH, {"image_id": action.image_id}
         if action.boxes:
             arguments["area"] = [
-                [_short(value) for value in box] if box is not None and all(map(math.isfinite, box)) else None
+                None if box is None or finite_box(box) is None else [_short(value) for value in box]
                 for box in action.boxes
             ]
     elif isinstance(action, TextSearch):
@@ -337,7 +336,10 @@ def read_call(value: Any, tools: Mapping[str, bool] | None = None) -> Call:
     if not isinstance(arguments, dict):
         return Malformed('"arguments" must be an object', is_call=True)
     if name in tools:
-        return ToolCall(name, _clean(arguments), searches=int(tools[name]))
+        plain_arguments = _clean(arguments)
+        if plain_arguments is None:
+            return Malformed('"arguments" nest too deeply, or hold a number that is infinite or none', is_call=True)
+        return ToolCall(name, plain_arguments, searches=int(tools[name]))
     call = _read_image_search(arguments) if name == IMAGE_SEARCH else _read_text_search(arguments)
     return call if isinstance(call, Malformed) else replace(call, ignored=_ignored(value, arguments, name))
 
@@ -392,28 +394,27 @@ def _shows(text: str) -> bool:
 def _read_box(box: list[Any] | None) -> Box | None:
     if box is None or len(box) != 4 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in box):
         return None
-    try:
-        x1, y1, x2, y2 = (float(v) for v in box)
-    except OverflowError:  # an integer beyond float64
-        return None
-    return (x1, y1, x2, y2) if all(math.isfinite(v) for v in (x1, y1, x2, y2)) else None
+    return finite_box(box)
 
 
 def _has_inside(box: Box | None) -> bool:
-    return box is not None and box[0] < box[2] and box[1] < box[3]
+    return box is not None and finite_box(box) is not None and box[0] < box[2] and box[1] < box[3]
 
 
-def _clean(arguments: dict[str, Any]) -> dict[str, Any]:
-    """JSON values whose strings can all be encoded."""
+def _clean(arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """JSON values whose strings can all be encoded; None for what JSON does not hold."""
     try:
-        clean: dict[str, Any] = parse_json(json.dumps(arguments))
+        clean: dict[str, Any] = parse_json(json.dumps(arguments, allow_nan=False))
     except (ValueError, RecursionError):
-        return {}
+        return None
     return clean
 
 
 def _short(value: Any) -> float | int:
-    number = float(str(value))  # the text of numpy's float32 0.1 is "0.1", its float64 0.10000000149011612
+    try:
+        number = float(str(value))  # the text of numpy's float32 0.1 is "0.1", its float64 0.10000000149011612
+    except ValueError:  # of a fraction
+        number = float(value)
     return int(number) if number.is_integer() else number
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
@@ -14,6 +15,15 @@ from hypereyes_jax.errors import UserError
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 Part = str | Image.Image  # a message is a sequence of these, in order
+
+
+def finite_box(numbers: Iterable[SupportsFloat]) -> Box | None:
+    """Four numbers as a box; None where one of them is NaN, infinite, or an integer beyond float64."""
+    try:
+        x1, y1, x2, y2 = (float(value) for value in numbers)
+    except OverflowError:
+        return None
+    return (x1, y1, x2, y2) if all(map(math.isfinite, (x1, y1, x2, y2))) else None
 
 
 @dataclass(frozen=True)

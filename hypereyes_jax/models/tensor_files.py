@@ -22,12 +22,13 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.storage import LocalFile, RangeFile
 
 DTYPES = {
+    "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype(jnp.bfloat16),
     "F8_E4M3": np.dtype(jnp.float8_e4m3fn),
 }
-_OTHER_DTYPES = frozenset("BOOL U8 I8 F8_E5M2 F8_E8M0 F4 I16 U16 I32 U32 F64 I64 U64".split())  # of the format
+_OTHER_DTYPES = frozenset("BOOL U8 I8 F8_E5M2 F8_E8M0 F4 I16 U16 I32 U32 I64 U64".split())  # of the format
 LFS_POINTER = b"version https://git-lfs"  # how a file begins that `git clone` left in place of a large one
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -162,8 +163,8 @@ class FiniteTensor:
         values = self.tensor.rows(first, last)
         if not all_finite(values):
             self.faults[self.name] = "holds NaN or infinity"
-        elif self.target == np.float16 and not all_finite(_as_float16(values)):
-            self.faults.setdefault(self.name, "holds numbers that float16 has not")
+        elif _is_narrow(self.target, values.dtype) and not all_finite(narrowed := _cast(values, self.target)):
+            self.faults.setdefault(self.name, f"holds numbers that {narrowed.dtype} has not")
         return values
 
 
@@ -181,9 +182,14 @@ def all_finite(values: np.ndarray) -> bool:
     return int(signed.max()) < least and int(unsigned.max()) < least | 1 << bits - 1
 
 
-def _as_float16(values: np.ndarray) -> np.ndarray:
+def _is_narrow(target: np.dtype[Any], stored: np.dtype[Any]) -> bool:
+    """Whether a type lacks a part of the range that numbers stored as another may well be in."""
+    return target == np.float16 or (stored == np.float64 and target != np.float64)
+
+
+def _cast(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return values.astype(np.float16)
+        return values.astype(dtype)
 
 
 def read_header(file: RangeFile, where: str) -> Iterator[tuple[str, StoredTensor]]:

@@ -130,6 +130,15 @@ def test_numbers_no_box_can_hold_are_an_unreadable_box():
     assert parse_turn(text).action == ImageSearch("img_0", (None,) * 4)
 
 
+@pytest.mark.parametrize("value", ["1e999", "NaN", "-Infinity"])
+def test_a_number_that_json_has_not_is_no_argument_of_a_tool(value):
+    turn = parse_turn(
+        f'<tool_call>{{"name": "zoom", "arguments": {{"by": {value}}}}}</tool_call>', tools={"zoom": True}
+    )
+    assert isinstance(turn.action, Malformed)
+    assert "a number that is infinite or none" in turn.action.why
+
+
 def test_lone_surrogates_never_leave_the_parser():
     assert parse_turn("<reason>\ud83d</reason><answer>a \ud83d</answer>").action == Answer("a ?")
     (query,) = parse_turn(
@@ -491,9 +500,9 @@ def test_numpy_coordinates_are_written_as_numbers():
 def test_numpy_in_a_tools_arguments_and_boxes_that_are_none_are_written_as_json():
     action = ToolCall("visit", {"pages": np.int64(3), "area": np.array([0.5, 1.0])})
     assert parse_turn(tool_call(action), tools={"visit": False}).action.arguments == {"pages": 3, "area": [0.5, 1.0]}
-    text = tool_call(ImageSearch("img_0", ((math.nan, 0, 1, 1), None)))
+    text = tool_call(ImageSearch("img_0", ((math.nan, 0, 1, 1), None, (0, 0, 10**400, 1))))
     assert "NaN" not in text
-    assert parse_turn(text).action == ImageSearch("img_0", (None, None))
+    assert parse_turn(text).action == ImageSearch("img_0", (None, None, None))
     with pytest.raises(TypeError, match="a set can't be an argument"):
         tool_call(ToolCall("visit", {"pages": {1}}))
 

@@ -460,12 +460,12 @@ def test_a_remote_place_that_is_not_there_has_one_sentence():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.float64, np.bool_])
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint8, np.bool_])
 def test_weights_of_another_type_are_refused_by_it(tmp_path, dtype):
     written(tmp_path)
     name = "model.language_model.norm.weight"
     rewrite(tmp_path, lambda tensors: tensors.update({name: tensors[name].astype(dtype)}))
-    with pytest.raises(CheckpointError, match=r"norm\.weight is stored as \w+, and weights are read as F32, F16"):
+    with pytest.raises(CheckpointError, match=r"norm\.weight is stored as \w+, and weights are read as F64, F32, F16"):
         load_hf(tmp_path)
 
 
@@ -493,17 +493,9 @@ def test_weights_that_are_not_there_are_told_with_the_cure_for_what_is(tmp_path,
 @pytest.mark.parametrize(
     ("rename", "cure"),
     [
-        (lambda name: f"_orig_mod.{name}", r"torch\.compile gives them\. Save the model that it was made of"),
-        (lambda name: name.replace("layers.0.", "layers.0._orig_mod."), r"torch\.compile gives them"),
-        (lambda name: f"module.{name}", r"a parallel wrapper gives them\. Save the model that is inside"),
         (lambda name: f"base_model.model.{name}", r"PEFT gives them\. Merge the adapter by merge_and_unload"),
         (lambda name: name.replace("q_proj.weight", "q_proj.base_layer.weight"), "PEFT gives them"),
-        (
-            lambda name: name.replace(".mlp.", "._checkpoint_wrapped_module.mlp."),
-            "FSDP gives them. Save the state dict",
-        ),
-        (lambda name: name.removeprefix("model."), "the model without its head, gives them.*ForConditionalGeneration"),
-        (lambda name: name.replace("model.language_model.", "language_model.model."), "another program, or the model"),
+        (lambda name: name.replace("model.visual.", "vision_tower."), "another model, gives them.*save it as"),
     ],
 )
 def test_names_that_a_wrapper_gave_are_told_with_the_cure(tmp_path, rename, cure):
@@ -513,6 +505,70 @@ def test_names_that_a_wrapper_gave_are_told_with_the_cure(tmp_path, rename, cure
     with pytest.raises(CheckpointError, match=rf"does not match its config\.json\. .*names that .*{cure}") as caught:
         load_hf(tmp_path)
     assert len(str(caught.value).splitlines()) <= 14
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: f"_fsdp_wrapped_module.{name}".replace(".mlp.", "._fsdp_wrapped_module.mlp."),
+        lambda name: name.replace("layers.0.", "layers.0._checkpoint_wrapped_module."),
+        lambda name: name.replace("lm_head.", "model.lm_head."),
+        lambda name: name.removeprefix("model."),  # of the class without a head, and of the old ones
+        lambda name: f"model.{name}" if name.startswith("model.") else name,
+        lambda name: name.replace("model.language_model.", "model.").replace("model.visual.", "visual."),
+        lambda name: (
+            name.replace("model.language_model.", "language_model.model.")
+            .replace("lm_head.", "language_model.lm_head.")
+            .replace("model.visual.", "visual.")
+        ),
+    ],
+)
+def test_names_that_can_be_meant_in_one_way_are_read(tmp_path, rename):
+    _, params = written(tmp_path)
+    tensors = load_file(tmp_path / SINGLE)
+    names = {rename(name): value for name, value in tensors.items()}
+    assert names.keys() != tensors.keys()
+    save_file(names, tmp_path / SINGLE)
+    same(load_hf(tmp_path)[1], params)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_tensor_in_two_shards_is_read_if_it_is_the_same_in_both(tmp_path, equal):
+    _, params = written(tmp_path, shard_bytes=60_000)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    first, last = load_file(shards[0]), load_file(shards[-1])
+    name = next(iter(first))
+    last[name] = first[name].copy()
+    last[name].flat[-1] += 0 if equal else 1
+    save_file(last, shards[-1])
+    if equal:
+        same(load_hf(tmp_path)[1], params)
+    else:
+        both = rf"{name}: stands in {shards[0].name} and in {shards[-1].name} with other numbers"
+        with pytest.raises(CheckpointError, match=both):
+            load_hf(tmp_path)
+
+
+def test_a_tensor_under_two_names_that_differ_is_refused(tmp_path):
+    written(tmp_path)
+    name = "model.language_model.norm.weight"
+    rewrite(tmp_path, lambda tensors: tensors.update({f"_orig_mod.{name}": tensors[name] + 1}))
+    with pytest.raises(CheckpointError, match=rf"{name}: stands as .*norm.weight with other numbers"):
+        load_hf(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.float32, jnp.bfloat16])
+def test_weights_of_64_bits_are_read_as_far_as_the_type_goes(tmp_path, dtype):
+    _, params = written(tmp_path)
+    name = "model.language_model.norm.weight"
+    rewrite(tmp_path, lambda tensors: tensors.update({key: each.astype(np.float64) for key, each in tensors.items()}))
+    same(load_hf(tmp_path, dtype)[1], jax.tree.map(lambda each: each.astype(dtype or jnp.float32), params))
+    rewrite(tmp_path, lambda tensors: tensors.update({name: np.full_like(tensors[name], 1e300)}))
+    with pytest.raises(CheckpointError, match=f"{name}: holds numbers that (float32|bfloat16) has not"):
+        load_hf(tmp_path, dtype)
 
 
 @pytest.mark.parametrize("piece", [64 << 20, 512])
@@ -549,8 +605,8 @@ def test_weights_beyond_float16_are_refused_where_it_is_asked_for(tmp_path):
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 def test_every_number_of_a_type_is_told_from_those_that_are_not_finite(dtype):
     kind = np.dtype(f"u{dtype.itemsize}")
-    every = np.arange(1 << 8 * min(2, dtype.itemsize), dtype=np.uint32) << 16 * (dtype.itemsize == 4)
+    every = np.arange(1 << 8 * min(2, dtype.itemsize), dtype=np.uint64) << 8 * max(0, dtype.itemsize - 2)
     values = every.astype(kind).view(dtype)
-    wanted = np.isfinite(values.astype(np.float32))
+    wanted = np.isfinite(values.astype(np.float64))
     assert [all_finite(values[number : number + 1]) for number in range(len(values))] == wanted.tolist()
     assert all_finite(values[wanted])

@@ -299,6 +299,80 @@ def test_factors_whose_names_hold_the_adapter_s_are_read(adapter, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, same.weights, load_peft(adapter, CONFIGS["dense"]).weights)
 
 
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: name.replace(".weight", ".policy.weight"),
+        lambda name: name.removeprefix("base_model.model."),
+        lambda name: f"module.{name}",
+        lambda name: f"_orig_mod.{name}",
+        lambda name: name.replace("base_model.model.", "base_model.model._orig_mod."),
+        lambda name: name.replace("base_model.model.model.", "base_model.model."),  # of the class without a head
+        lambda name: "module." + name.replace(".self_attn.", "._fsdp_wrapped_module.self_attn."),
+        lambda name: name.replace("layers.1.", "layers.1._checkpoint_wrapped_module."),
+        lambda name: name.replace("model.model.language_model.", "model.language_model.model."),
+    ],
+)
+def test_names_of_factors_that_can_be_meant_in_one_way_are_read(adapter, tmp_path, rename):
+    edited(adapter, tmp_path)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    renamed = {rename(name): value for name, value in tensors.items()}
+    assert renamed.keys() != tensors.keys()
+    save_file(renamed, tmp_path / "adapter_model.safetensors")
+    same = load_peft(tmp_path, CONFIGS["dense"])
+    jax.tree.map(np.testing.assert_array_equal, same.weights, load_peft(adapter, CONFIGS["dense"]).weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (  # an adapter for a language model, whose maps may have the same shapes
+            lambda tensors: {name.replace("language_model.", ""): value for name, value in tensors.items()},
+            "has no adapter for this model",
+        ),
+        (
+            lambda tensors: {
+                name.replace(".weight", f".{adapter}.weight"): value
+                for adapter in ("one", "two")
+                for name, value in tensors.items()
+            },
+            "holds 2 adapters, one, two: save the one that is meant alone",
+        ),
+        (
+            lambda tensors: tensors | {f"module.{name}": value for name, value in tensors.items()},
+            "which are one tensor: save the adapter again",
+        ),
+    ],
+)
+def test_names_of_factors_that_can_be_meant_in_several_ways_are_refused(adapter, tmp_path, change, message):
+    edited(adapter, tmp_path)
+    save_file(change(load_file(adapter / "adapter_model.safetensors")), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match=message):
+        load_peft(tmp_path, CONFIGS["dense"])
+
+
+def test_a_pattern_for_names_of_a_wrapper_is_refused_by_it(adapter, tmp_path):
+    pattern = {"_orig_mod.model.language_model.layers.2.self_attn.v_proj": 7}
+    edited(adapter, tmp_path, alpha_pattern=pattern)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    save_file({f"_orig_mod.{name}": value for name, value in tensors.items()}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match=r"has the pattern '_orig_mod.* matches none of the maps .* such as model\."):
+        load_peft(tmp_path, CONFIGS["dense"])
+
+
+def test_factors_of_64_bits_are_read_as_far_as_float32_goes(adapter, tmp_path):
+    edited(adapter, tmp_path)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    wide = {name: value.astype(np.float64) for name, value in tensors.items()}
+    save_file(wide, tmp_path / "adapter_model.safetensors")
+    same = load_peft(tmp_path, CONFIGS["dense"])
+    jax.tree.map(np.testing.assert_array_equal, same.weights, load_peft(adapter, CONFIGS["dense"]).weights)
+    wide[next(iter(wide))][:] = 1e300
+    save_file(wide, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match="has numbers that float32 has not"):
+        load_peft(tmp_path, CONFIGS["dense"])
+
+
 def test_adapters_in_folders_are_named(adapter, tmp_path):
     (tmp_path / "mine").mkdir()
     edited(adapter, tmp_path / "mine")

@@ -154,7 +154,7 @@ class Layout:
             and {"text", "answers"} <= self.fields <= frozenset(_SHORT)
             and SHAPED.isdisjoint(columns)
             and not self.options
-            and "input" not in columns  # which Alpaca's rows have the rest of the question in
+            and {"input", "history"}.isdisjoint(columns)  # Alpaca's rest of the question, and turns before it
             and all(len(self._columns[field]) <= 1 for field in _SHORT)
         ):
             self.short = tuple(next(iter(self._columns[field]), None) for field in _SHORT)

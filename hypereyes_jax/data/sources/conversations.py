@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from hypereyes_jax.data.sources.columns import Layout
 from hypereyes_jax.data.sources.content_blocks import without_blocks
@@ -24,7 +24,7 @@ from hypereyes_jax.data.sources.fields import (
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.message_shapes import in_usual_shape, looks_like_items, system_in
 from hypereyes_jax.data.sources.result_order import TEXT_PARTS, in_order_of_calls
-from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN
+from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN, calls_something, shows_result
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.web.untrusted import parse_json
 
@@ -93,6 +93,7 @@ class _Slot:
 
 
 _Part = str | Picture | Clip | _Slot
+Shown = TypeVar("Shown")
 
 
 def conversation(row: Row, layout: Layout) -> Conversation:
@@ -141,13 +142,54 @@ def prompt_of(messages: Any) -> Prompt:
     if "user" not in roles:
         raise BadRow("no question", "its 'prompt' has no message of the user")
     last = len(roles) - 1 - roles[::-1].index("user")
-    _, parts, _ = asks[last]
+    alone = "assistant" not in roles[:last]
+    parts = _joined([parts for role, parts, _ in asks if role == "user"]) if alone else asks[last][1]
     return Prompt(
         question_text(parts),
         tuple(part for part in parts if isinstance(part, Picture)),
         tuple(part for part in parts if isinstance(part, Clip)),
         sum(isinstance(part, _Slot) and part.kind == "image" for part in parts),
-        "assistant" not in roles[:last],
+        alone,
+    )
+
+
+def asked(messages: Sequence[SourceMessage]) -> tuple[str | Picture | Clip, ...]:
+    """What a conversation asks: all that the user says before the first turn of the model.
+
+    Raises BadRow for a conversation without a question, and for one that asks another when the model has answered: the
+    answer at its end is not that of the first, and the others can't be asked without the turns before them.
+    """
+    first_turn = next((i for i, message in enumerate(messages) if message.role == "assistant"), len(messages))
+    prompts = [message.parts for message in messages[:first_turn] if message.role == "user"]
+    if not prompts:
+        raise BadRow("no question", "its conversation has no message of the user before the model's first")
+    called = False
+    for message in messages[first_turn:]:
+        words = _words_of(message.parts)
+        if message.role == "assistant":
+            called = bool(message.calls) or calls_something(words)
+        elif message.role == "user" and not called and not shows_result(words):
+            why = "its conversation asks again when the model has answered, and only its first question stands alone"
+            raise BadRow("several questions", f"{why}: give each that can be asked alone a row with its answer")
+    return tuple(_joined(prompts))
+
+
+def _joined(messages: Sequence[Sequence[Shown]]) -> list[Shown | str]:
+    """The parts of several messages of the user as those of one."""
+    parts: list[Shown | str] = []
+    for message in messages:
+        parts += ["\n", *message] if parts else message
+    return parts
+
+
+def follows_others(row: Row) -> bool:
+    """Whether a row's question comes after turns that stand in its `history`, as LLaMA-Factory's and ms-swift's have
+    it."""
+    history = unpacked(row.get("history"))
+    return (
+        isinstance(history, list | tuple)
+        and bool(history)
+        and all((isinstance(each, list | tuple) and len(each) == 2) or _looks_like_messages([each]) for each in history)
     )
 
 
@@ -322,8 +364,8 @@ def _calls(message: Mapping[str, Any], number: int) -> tuple[Any, ...]:
         calls = _json(calls, f"'tool_calls' of message {number}")
     if not isinstance(calls, list | tuple):
         raise BadRow("no tool call", f"'tool_calls' of message {number} must be a list")
-    if message.get("function_call"):
-        calls = (*calls, {"function": message["function_call"]})
+    if not calls and message.get("function_call"):  # the older form, which some libraries write besides
+        calls = ({"function": message["function_call"]},)
     out = []
     for call in calls:
         inner = call.get("function", call) if isinstance(call, Mapping) else None

@@ -95,6 +95,9 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
         raise no_column(row, "text", "question")
     if "text" not in layout.named and text is row.get("instruction") and isinstance(more := row.get("input"), str):
         text = f"{text}\n{more}" if more else text  # Alpaca's, of which the input may be the question itself
+    if "history" in row and conversations.follows_others(row):
+        why = "it has a 'history', and its question can't be asked without the turns before it"
+        raise BadRow("turns before the question", f"{why}: leave such rows out")
     return [_plain(row, layout, text, default_id)]
 
 
@@ -286,12 +289,10 @@ def _option_text(text: Mapping[str, Any]) -> Any:
 
 def _conversation(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     talk = conversations.conversation(row, layout)
-    prompt = next((message for message in talk.messages if message.role == "user"), None)
-    if prompt is None:
-        raise BadRow("no question", "its conversation has no message of the user")
-    pictures = tuple(part for part in prompt.parts if isinstance(part, Picture))
-    clips = tuple(part for part in prompt.parts if isinstance(part, Clip))
-    text = conversations.question_text(prompt.parts)
+    prompt = conversations.asked(talk.messages)
+    pictures = tuple(part for part in prompt if isinstance(part, Picture))
+    clips = tuple(part for part in prompt if isinstance(part, Clip))
+    text = conversations.question_text(prompt)
     value = layout.get(row, "answers")
     # a verdict on the reply, or the reply itself, as items
     if value is None or ("answers" not in layout.named and (isinstance(value, bool) or looks_like_items(value))):

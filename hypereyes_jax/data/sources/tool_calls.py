@@ -119,6 +119,11 @@ class _Call:
     arguments: tuple[tuple[str, str], ...]  # (theirs, ours)
     value: Any
 
+    @property
+    def searches(self) -> tuple[Any, ...]:
+        """What it searches for: the same of two calls that are written in other words."""
+        return self.tool, self.queries, self.images, self.boxes
+
 
 class ToolCalls:
     """Writes the turns of one conversation with our tools and tags.
@@ -179,7 +184,14 @@ class ToolCalls:
             inline.append(self._read(json_or_none(match[2])))
         for match in _TAGS.finditer(text):
             inline.append(self._read(_tag_value(match[1], match[2])))
-        return inline, [self._read(value) for value in beside]
+        others = []
+        written = [call.searches for call in inline]
+        for call in map(self._read, beside):
+            if call.searches in written:  # a server that parses a call may leave it in the text, too
+                written.remove(call.searches)
+            else:
+                others.append(call)
+        return inline, others
 
     def _read(self, value: Any) -> _Call:
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):

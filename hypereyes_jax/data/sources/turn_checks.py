@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -19,7 +18,7 @@ from hypereyes_jax.env.actions import (
     parse_turn,
 )
 from hypereyes_jax.env.media.crops import BoxUnits, to_fractions
-from hypereyes_jax.env.types import Box
+from hypereyes_jax.env.types import Box, finite_box
 
 # Kinds of bad rows.
 NO_SUCH_IMAGE, NO_BOX, EMPTY_BOX, NO_CALL = "no such image", "no box", "empty box", "no tool call"
@@ -66,6 +65,7 @@ _CALLS_BEFORE_RESULTS = re.compile(
     r"|^```(?:python|tool_code|tool_call)\b|^[ \t]*Action[ \t]*\d*[ \t]*:",
     re.MULTILINE,
 )
+_OPENED_CALL = re.compile(r"<(?:tool_call|function_call|search|text_search)>|^\s*\{\s*\"name\"\s*:")
 _ACTION = re.compile(r"^[ \t]*Action[ \t]*\d*[ \t]*:", re.MULTILINE)
 _TOOL_NAME = re.compile(r'"name"\s*:\s*"([^"\\]*)"')
 _IMAGE_ID = re.compile(r"img_(\d{1,6})")
@@ -116,6 +116,16 @@ def _outside(text: str) -> str:
     return "".join((*parts, text[at:]))
 
 
+def calls_something(text: str) -> bool:
+    """Whether a turn of the model calls a tool, in whatever notation."""
+    return any(pattern.search(text) for pattern in (_OPENED_CALL, _CALLS, _CALLS_BEFORE_RESULTS))
+
+
+def shows_result(text: str) -> bool:
+    """Whether a message to the model begins as the result of a tool."""
+    return _SHOWN_RESULT.match(text) is not None
+
+
 def check_turns(
     observations: Sequence[Sequence[str | Picture | Clip]], turns: Sequence[str], media: Media, units: BoxUnits
 ) -> None:
@@ -152,7 +162,7 @@ def check_turns(
 
 def _is_result(parts: Sequence[str | Picture | Clip]) -> bool:
     text = next((part for part in parts if isinstance(part, str) and part.strip()), "")
-    return _SHOWN_RESULT.match(text) is not None
+    return shows_result(text)
 
 
 def _units(calls: Sequence[Call], units: BoxUnits) -> BoxUnits:
@@ -174,7 +184,7 @@ def _check_call(call: Call, units: BoxUnits) -> None:
 
 
 def _check_box(box: Box | None, units: BoxUnits) -> None:
-    if box is None or not all(map(math.isfinite, box)):
+    if box is None or finite_box(box) is None:
         raise BadRow(EMPTY_BOX, "a box in it is not four numbers")
     if box[2] <= box[0] or box[3] <= box[1]:
         why = "which is empty: a box is [left, top, right, bottom]"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from PIL import Image
 
-from hypereyes_jax.env.types import Box
+from hypereyes_jax.env.types import Box, finite_box
 
 BoxUnits = Literal["unit", "permille", "pixel", "auto"]
 
@@ -30,10 +29,13 @@ def to_fractions(box: Box, size: tuple[int, int], units: BoxUnits = "unit") -> B
 
     A box may stick out of the image by up to half its size (the crop clamps it); beyond that other units were meant.
     """
+    numbers = finite_box(box)
+    if numbers is None:
+        return None
     spans = {"unit": (1.0, 1.0), "permille": (1000.0, 1000.0), "pixel": (float(size[0]), float(size[1]))}
     for name in ("unit", "permille", "pixel") if units == "auto" else (units,):
         width, height = spans[name]
-        x1, y1, x2, y2 = (v / s for v, s in zip(box, (width, height, width, height), strict=True))
+        x1, y1, x2, y2 = (v / s for v, s in zip(numbers, (width, height, width, height), strict=True))
         # In "auto" little but the range tells the units apart, so only rounding may exceed it.
         limit = 1.05 if units == "auto" else 1.5
         if max(x1, y1, x2, y2) <= limit and min(x1, y1, x2, y2) >= -0.5:
@@ -53,11 +55,12 @@ def crop(image: Image.Image, box: Box, max_side: int = 1000) -> Image.Image | No
       The crop, or None if the box is empty after truncation to pixels and clamping to the image (a reversed box, too:
       corners are not swapped), or holds a value that is not finite.
     """
-    if not all(math.isfinite(value) for value in box):
+    numbers = finite_box(box)
+    if numbers is None:
         return None
     width, height = image.size
-    x1, x2 = (_pixel(value, width) for value in (box[0], box[2]))
-    y1, y2 = (_pixel(value, height) for value in (box[1], box[3]))
+    x1, x2 = (_pixel(value, width) for value in (numbers[0], numbers[2]))
+    y1, y2 = (_pixel(value, height) for value in (numbers[1], numbers[3]))
     x1, y1, x2, y2 = max(0, x1), max(0, y1), min(width, x2), min(height, y2)
     if x2 <= x1 or y2 <= y1:
         return None

@@ -55,6 +55,7 @@ _OTHERS: tuple[
     (b"version https://git-lfs", "a pointer of Git LFS, not the file itself", "fetch the file: git lfs pull"),
 )
 _STILLS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")  # brands of "ftyp"
+_SEQUENCES = (b"hevc", b"hevx", b"msf1", b"avis")  # those that may hold several
 _MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8")  # of the formats that are read, beside WebP
 
 
@@ -251,6 +252,11 @@ def _head_of(source: object) -> bytes:
     source.seek(0)
     head = source.read(64)
     return head if isinstance(head, bytes) else b""
+
+
+def is_still(head: bytes) -> bool:
+    """Whether a file is a HEIC or AVIF image of one picture, whose tiles decoders of video take for videos."""
+    return head[4:8] == b"ftyp" and head[8:12] in _STILLS and head[8:12] not in _SEQUENCES
 
 
 def what_it_is(head: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.env.media.images import ImageError, ImageLimits, to_rgb, what_it_is
+from hypereyes_jax.env.media.images import ImageError, ImageLimits, is_still, to_rgb, what_it_is
 
 _RATE_ERROR = 0.05  # of a stated rate, which rounded times do not reach
 _DEPTH = 2  # frames that the model sees as one temporal patch
@@ -114,7 +114,7 @@ def video_shape(
     """(frames shown, (width, height) as shown), for which the first frame alone is decoded. Raises ImageError."""
     total, rate = _counted(source, limits)
     with _opened(source) as container:
-        context = container.streams.video[0].codec_context
+        context = _stream(container).codec_context
         width, height = context.width, context.height
         if _upright(next(iter(_decoded(container)), None)) in _SIDEWAYS:
             width, height = height, width
@@ -139,10 +139,10 @@ def _counted(source: Path | bytes, limits: VideoLimits) -> tuple[int, float]:
     Such a container (WebM, as browsers record) often states a rate that its frames do not have.
     """
     with _opened(source) as container:
-        if not container.streams.video:
-            raise ImageError("the file holds no video")
-        stream = container.streams.video[0]
+        stream = _stream(container)
         head = _head(source)
+        if is_still(head):
+            raise ImageError(what_it_is(head))
         if (
             head[8:12] == b"WEBP" and head[12:16] == b"VP8X" and int.from_bytes(head[20:21]) & 2
         ):  # its flag of animation
@@ -172,6 +172,17 @@ def _mean_rate(times: Sequence[int], unit: float) -> float | None:
     return (len(times) - 1) / span if span > 0 else None
 
 
+def _stream(container: Any) -> Any:
+    """The video of a file. Its first one may be a cover, or the still that stands for the frames of an animation.
+
+    Raises ImageError for a file without one.
+    """
+    stream = container.streams.best("video")
+    if stream is None:
+        raise ImageError("the file holds no video")
+    return stream
+
+
 def _opened(source: Path | bytes) -> Any:
     import av
 
@@ -182,7 +193,7 @@ def _opened(source: Path | bytes) -> Any:
 
 def _decoded(container: Any) -> Any:
     with _as_image_error():
-        yield from container.decode(video=0)
+        yield from container.decode(_stream(container))
 
 
 class _as_image_error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,6 +14,8 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.grounded_search import SearchOutcome
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Part, Question, SearchBackend, SearchError
 from hypereyes_jax.errors import SettingError
+
+_LARGEST = sys.float_info.max  # whole numbers may be larger
 
 
 class ToolError(Exception):
@@ -139,7 +141,7 @@ def check_tool(tool: object) -> None:
         raise SettingError(f"the description of the tool {name} must be a text, not {tool.description!r:.80}")
     if not isinstance(tool.is_search, bool):
         raise SettingError(f"is_search of the tool {name} must be True or False, not {tool.is_search!r:.80}")
-    if isinstance(price, bool) or not isinstance(price, int | float) or not math.isfinite(price) or price < 0:
+    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= _LARGEST:
         raise SettingError(f"the price of the tool {name} must be a number of dollars, at least 0, not {price!r:.80}")
     fault = _schema_fault(tool.parameters)
     if fault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -22,8 +22,9 @@ Refusal = Callable[[str, int, str], web.StreamResponse]  # (message, HTTP status
 class Admission:
     """Whom a server answers.
 
-    A page that a browser shows may send requests to this machine. Its Origin tells it from the server's own; a name of
-    its own that it makes resolve to loopback (DNS rebinding) stands in Host. Programs send no Origin.
+    A page that a browser shows may send requests to this machine. Its Origin tells it from the server's own, or where
+    it asks as for a picture, or by a link, which have none, Sec-Fetch-Site; a name of its own that it makes resolve to
+    loopback (DNS rebinding) stands in Host. Programs send neither.
     """
 
     host: str  # what the server listens on
@@ -40,7 +41,7 @@ class Admission:
             host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
             if is_loopback(self.host) and not is_loopback(_host(f"//{host}")):
                 return refuse(f"this server does not answer to the name {host[:100]!r}", 403, "forbidden_host")
-            if origin is not None and origin not in self.origins and _authority(origin) != host.lower():
+            if _is_strange(origin, request.headers.get("Sec-Fetch-Site", ""), host, self.origins):
                 return refuse("this server does not answer pages of this origin", 403, "forbidden_origin")
             if request.method == "OPTIONS" and origin in self.origins:  # what a browser asks before it sends a request
                 response: web.StreamResponse = web.Response(status=204)
@@ -70,6 +71,13 @@ class Admission:
         return not self.api_key or any(
             hmac.compare_digest(self.api_key.encode(), key.encode("utf-8", "surrogateescape")) for key in keys(request)
         )
+
+
+def _is_strange(origin: str | None, site: str, host: str, origins: Collection[str]) -> bool:
+    """Whether a page asks that is neither the server's own nor one of those that may."""
+    if origin is None:
+        return site.strip().lower() in ("cross-site", "same-site")
+    return origin not in origins and _authority(origin) != host.lower()
 
 
 def keys(request: web.Request) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH, parse_turn
 from hypereyes_jax.env.web.service_words import lacks_credit, service_words
 from hypereyes_jax.env.web.untrusted import encodable, json_or_none, one_line, parse_json
 
@@ -17,6 +18,7 @@ _EVENT_BYTES = 8 << 20
 _TRIED_LINES = 64  # of an event, after each of which it may be whole; a longer one is read at its empty line
 _TRIED_PIECES, _TRIED_CHARACTERS = 256, 65_536  # of a call's arguments, after each of which they may be whole
 _MOST_TOKENS = 2**48  # of a reply: whatever counts more counts something else
+_STRAY_BYTES = 65_536  # of a stream that are kept of lines between its events
 _REPLY_CHARACTERS = 16 << 20  # far beyond any limit on a turn's tokens: a server that never ends is not a model
 # Names that servers give the end of a reply that was not written to its end, or that was taken away by a filter.
 _BROKEN = re.compile(
@@ -56,6 +58,13 @@ class WholeReply:
 
 
 @dataclass(frozen=True)
+class Stray:
+    """Words in a stream of events that are of none of them."""
+
+    words: str
+
+
+@dataclass(frozen=True)
 class ChatReply:
     """The reply of a chat model."""
 
@@ -84,13 +93,14 @@ def read_reply(data: Any, where: str) -> ChatReply:
     text = text_of(message.get("content")) or ""
     calls = _Calls()
     calls.add(message.get("tool_calls"), whole=True)
-    calls.add_only(message.get("function_call"))
+    if not calls:  # some servers give the one call in both forms
+        calls.add_only(message.get("function_call"))
     reasoning = text_of(message.get("reasoning_content") or message.get("reasoning")) or ""
     finish = _finish(choice.get("finish_reason"))
     _check_end(finish, _refusal_of(message) if not text and not calls else "", where)
     if text_of(message.get("content")) is None and not calls and not reasoning and finish != "length":
         raise ChatError(f"{where} sent a reply without a message", transient=True)
-    return ChatReply(text + calls.tags(), finish, *usage_of(data.get("usage")), reasoning=reasoning)
+    return ChatReply(text + calls.tags(text), finish, *usage_of(data.get("usage")), reasoning=reasoning)
 
 
 def _tells_failure(data: Mapping[str, Any]) -> bool:
@@ -118,6 +128,7 @@ class StreamReader:
         self._calls = _Calls()
         self._finish = ""
         self._usage: Any = None
+        self._stray = ""
         self._done = False
 
     def end(self) -> None:
@@ -126,6 +137,9 @@ class StreamReader:
 
     def feed(self, event: Any) -> str:
         """The text that an event adds. Raises ChatError for an event that tells of a failure or is none."""
+        if isinstance(event, Stray):
+            self._stray = event.words
+            return ""
         if not isinstance(event, dict):
             raise ChatError(f"{self._where} sent an event that is not an object", transient=True)
         if _tells_failure(event):
@@ -150,7 +164,8 @@ class StreamReader:
             self._refusal.append(_refusal_of(delta))
             self._characters += len(self._refusal[-1])
             self._calls.add(delta.get("tool_calls"))
-            self._calls.add_only(delta.get("function_call"))
+            if not delta.get("tool_calls"):
+                self._calls.add_only(delta.get("function_call"))
         self._pieces.append(text)
         self._characters += len(text)
         if self._characters + self._calls.characters > _REPLY_CHARACTERS:
@@ -159,8 +174,8 @@ class StreamReader:
         return text
 
     def calls(self) -> str:
-        """The calls that the server has parsed itself, as tags; "" where there are none."""
-        return self._calls.tags()
+        """The calls that the server has parsed itself, as tags, without those of the text; "" where there are none."""
+        return self._calls.tags("".join(self._pieces))
 
     def reply(self) -> ChatReply:
         """The whole reply.
@@ -172,7 +187,8 @@ class StreamReader:
         refusal = "" if any(self._pieces) or self._calls else "".join(self._refusal)
         _check_end(self._finish, refusal, self._where)
         if not self._finish and not self._done:
-            raise ChatError(f"{self._where} broke off its stream", transient=True)
+            words = f": {self._stray}" if self._stray else ""
+            raise ChatError(f"{self._where} broke off its stream{words}", transient=True)
         text, reasoning = "".join(self._pieces) + self.calls(), "".join(self._reasoning)
         if not text and not reasoning and self._finish != "length":
             raise ChatError(f"{self._where} sent an empty stream", transient=True)
@@ -247,13 +263,16 @@ def usage_of(usage: Any) -> tuple[int, int]:
 async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]:
     """The JSON values of a server-sent stream, then `None` for its [DONE].
 
-    What is no stream of events from its first line on is one `WholeReply`. Raises ChatError for what is not JSON.
+    What is no stream of events from its first line on is one `WholeReply`. JSON between the events, as a proxy writes
+    its error into a stream that has begun, is an event, too; other words there are `Stray`. Raises ChatError for what
+    is not JSON.
     """
     line = _Line()
     half, begun = b"", False
     data: list[bytes] = []
     waiting_bytes = 0  # bytes of `data`
     plain, is_stream = bytearray(), False  # the lines before the first that a stream of events may have
+    stray = _Stray()
     async for chunk in chunks:
         chunk = half + chunk
         if not begun and (len(chunk) >= len(BOM_UTF8) or not BOM_UTF8.startswith(chunk)):
@@ -282,6 +301,8 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
                 if (value := _value(data)) is _PARTIAL:
                     words = "" if payload[:1] in b"{[" else f": {one_line(payload.decode('utf-8', 'replace'), 200)}"
                     raise ChatError(f"{where} sent an event that is not JSON{words}", transient=True)
+            elif is_stream and text.strip() and not _FIELD.match(text):
+                value = stray.add(text)
             else:
                 continue
             if value is _DONE:
@@ -291,12 +312,43 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
                 data, waiting_bytes = [], 0
                 yield _event(value, where)
     rest = line.rest() if begun else half
+    if is_stream and rest.strip() and not _FIELD.match(rest) and (value := stray.add(rest)) is not _PARTIAL:
+        yield _event(value, where)
     if not is_stream and not _FIELD.match(rest) and (body := bytes(plain + rest).strip()):
         yield _whole(body, where)
     elif rest.startswith(b"data:"):
         data.append(rest.removeprefix(b"data:").strip())
     if data and (value := _value(data)) is not _PARTIAL:
         yield None if value is _DONE else _event(value, where)
+    if words := stray.words():
+        yield Stray(words)
+
+
+class _Stray:
+    """Lines of a stream that belong to none of its events."""
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def add(self, line: bytes) -> Any:
+        """The JSON value that ends with a line; _PARTIAL where none does. What goes beyond a bound is left out."""
+        if self._size + len(line) > _STRAY_BYTES or len(self._lines) == _TRIED_LINES:
+            return _PARTIAL
+        self._lines.append(line)
+        self._size += len(line)
+        if not self._lines[0].lstrip().startswith((b"{", b"[")):
+            return _PARTIAL
+        value = _value(self._lines)
+        if not isinstance(value, dict | list):
+            return _PARTIAL
+        self._lines, self._size = [], 0
+        return value[0] if isinstance(value, list) and value else value
+
+    def words(self) -> str:
+        """What is left in words; "" for a page, and for JSON without an end."""
+        text = b"\n".join(self._lines).decode("utf-8", "replace").strip()
+        return "" if text[:1] in ("<", "{", "[") else one_line(text, 200)
 
 
 class _Line:
@@ -415,12 +467,23 @@ class _Calls:
         if isinstance(function, dict):
             self.add([{"index": 0, "function": function}])
 
-    def tags(self) -> str:
-        """The calls as <tool_call> tags; arguments that are not JSON are for the parser to find wrong."""
+    def tags(self, text: str) -> str:
+        """The calls as <tool_call> tags; arguments that are not JSON are for the parser to find wrong.
+
+        Args:
+          text: what stands beside them. A call that a server parses and leaves in the text, too, is one call.
+        """
+        tools = {call.name: False for call in self._calls if call.name not in (IMAGE_SEARCH, TEXT_SEARCH)}
+        in_text = list(parse_turn(text, tools=tools).calls)
         out = []
         for call in self._calls:
-            text = "".join(call.pieces)
+            body = "".join(call.pieces)
             with contextlib.suppress(ValueError, RecursionError):  # then it goes as it came
-                text = json.dumps({"name": call.name, "arguments": parse_json(text or "{}")})
-            out.append(f"<tool_call>{text}</tool_call>")
+                body = json.dumps({"name": call.name, "arguments": parse_json(body or "{}")})
+            tag = f"<tool_call>{body}</tool_call>"
+            action = next(iter(parse_turn(tag, tools=tools).calls), None)
+            if action in in_text:
+                in_text.remove(action)
+            else:
+                out.append(tag)
         return "".join(out)

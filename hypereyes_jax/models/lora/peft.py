@@ -29,8 +29,12 @@ from hypereyes_jax.models.lora.weights import adapted_weights
 from hypereyes_jax.models.qwen3_vl.weights import Weight
 from hypereyes_jax.models.storage import LocalDirectory, open_directory
 from hypereyes_jax.models.tensor_files import StoredTensor, all_finite, by_kind, read_header
+from hypereyes_jax.models.tensor_names import usual_name
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_PREFIXES = re.compile(r"(?:module\.)*(?:_orig_mod\.)?(?:base_model\.model\.)+")
+_ADAPTER_NAME = re.compile(r"(?<=\.lora_[AB])\.([^.]+)\.weight$")
 
 
 def save_peft(
@@ -85,10 +89,10 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
         adapter_config = read_adapter_config(directory.read_bytes(_CONFIG))
     except AdapterError as error:
         raise AdapterError(f"{directory}/{_CONFIG}: {error}.") from error
-    tensors = dict(read_header(directory.file(_WEIGHTS), str(directory)))
-    for name in list(tensors):  # a state dict that was saved as it is keeps the name that PEFT gives an adapter
-        if (plain := name.replace(".default.weight", ".weight")) not in tensors:
-            tensors[plain] = tensors.pop(name)
+    written = dict(read_header(directory.file(_WEIGHTS), str(directory)))
+    tensors = _usual(written, f"{directory}/{_WEIGHTS}")
+    other_names = tensors.keys() != written.keys()
+    targets = list[str]()
     factors: dict[str, dict[int, _Factors]] = {}
     everything = adapted_weights(config, LoraConfig((LoraRule(".*"),)))
     for name, (weight, _) in everything.items():
@@ -96,6 +100,8 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
             layer_factors = _factors(tensors, adapter_config, name, weight, layer, f"{directory}/{_WEIGHTS}")
             if layer_factors is not None:
                 factors.setdefault(name, {})[layer] = layer_factors
+                parameter = weight.hf.format(i=layer)
+                targets += [parameter, parameter.removesuffix(".weight")]
     if tensors:
         names_in_lines = "\n  ".join(by_kind((name, "surplus") for name in tensors))
         has = "has tensors that belong to no linear map of this model" if factors else "has no adapter for this model"
@@ -103,6 +109,11 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
         raise AdapterError(f"{directory}/{_WEIGHTS} {has}{cure}:\n  {names_in_lines}")
     if not factors:
         raise AdapterError(f"{directory}/{_WEIGHTS} holds no tensors.")
+    if other_names and (pattern := adapter_config.pattern_of_none(targets)):
+        raise AdapterError(
+            f"{directory}/{_CONFIG} has the pattern {pattern[:200]!r}, which matches none of the maps as they are "
+            f"named here, such as {targets[-1]}: write it for these names."
+        )
     rules: list[LoraRule] = []
     tree: dict[str, Any] = {}
     for name, by_layer in factors.items():
@@ -115,6 +126,29 @@ def load_peft(path: str | os.PathLike[str], config: Qwen3VLConfig) -> Lora:
             node = node.setdefault(parent, {})
         node[key] = _stacked(weight, by_layer, rule)
     return Lora(tree, LoraConfig(tuple(rules), adapter_config.dropout))
+
+
+def _usual(tensors: dict[str, StoredTensor], where: str) -> dict[str, StoredTensor]:
+    """The tensors by the names that PEFT's `save_pretrained` gives them.
+
+    A state dict that was saved as it is holds the adapter's name, and what wraps modules; some programs leave PEFT's
+    own prefix out. Raises AdapterError for those of several adapters, and for two that come to one name.
+    """
+    adapters = sorted({match[1] for name in tensors if (match := _ADAPTER_NAME.search(name))})
+    if len(adapters) > 1:
+        raise AdapterError(
+            f"{where} holds {len(adapters)} adapters, {', '.join(adapters)[:200]}: save the one that is meant alone "
+            "(save_pretrained with selected_adapters)."
+        )
+    out, names = dict[str, StoredTensor](), dict[str, str]()
+    for name, tensor in tensors.items():
+        plain = _PREFIX + usual_name(_PREFIXES.sub("", _ADAPTER_NAME.sub(".weight", name)), whole=False)
+        plain = plain if ".lora_" in plain else name
+        if plain in out:
+            both = f"{names[plain]} and {name}"
+            raise AdapterError(f"{where} holds {both}, which are one tensor: save the adapter again.")
+        out[plain], names[plain] = tensor, name
+    return out
 
 
 @dataclass(frozen=True)
@@ -173,7 +207,10 @@ def _factors(
                 f"{where}: {key} holds NaN or infinity. The file is damaged, or the run that wrote it diverged: "
                 "give another adapter, or an earlier step."
             )
-    a_full, b_full = (each.astype(np.float32) for each in values)
+    with np.errstate(over="ignore"):
+        a_full, b_full = (each.astype(np.float32) for each in values)
+    if not (all_finite(a_full) and all_finite(b_full)):
+        raise AdapterError(f"{where}: {prefix} has numbers that float32 has not: give another adapter.")
     a_full = _swap(a_full.reshape(count, rank, fan_in))
     b_full = b_full.reshape(fan_out, rank, count).transpose(2, 1, 0)
     if not experts:
@@ -245,8 +282,8 @@ def _prefix(name: str, weight: Weight, layer: int, *, inner: bool) -> str:
     """
     module = weight.hf.format(i=layer)
     if "expert" not in weight.axes:
-        return f"base_model.model.{module.removesuffix('.weight')}"
-    return f"base_model.model.{module.rsplit('.', 1)[0]}{'.base_layer' if inner else ''}"
+        return f"{_PREFIX}{module.removesuffix('.weight')}"
+    return f"{_PREFIX}{module.rsplit('.', 1)[0]}{'.base_layer' if inner else ''}"
 
 
 def _module_names(weights_by_path: AdaptedWeights, *, experts: bool) -> list[str]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,13 @@ class PeftConfig:
         pattern = _pattern(self.alpha_pattern, target)
         alpha = self.alpha if pattern is None else self.alpha_pattern[pattern]
         return alpha * math.sqrt(rank) if self.root else alpha
+
+    def pattern_of_none(self, targets: Collection[str]) -> str | None:
+        """The first pattern of rank or alpha that matches none of the targets; None if each matches one."""
+        patterns = (*self.rank_pattern, *self.alpha_pattern)
+        return next(
+            (pattern for pattern in patterns if not any(re.match(_whole(pattern), each) for each in targets)), None
+        )
 
     def targets(self, parameter: str) -> bool:
         """Whether a parameter (not a module) is adapted."""

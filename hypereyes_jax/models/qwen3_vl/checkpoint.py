@@ -94,7 +94,8 @@ def _one_dtype(raw: Mapping[str, Any], tensors: Iterable[Tensor]) -> np.dtype[An
         if isinstance(tensor, BlockScaledTensor):
             scaled = True  # what it was before is not stored with it
         else:
-            numbers[tensor.dtype] += math.prod(tensor.shape)
+            stored = tensor.dtype if tensor.dtype != np.float64 else np.dtype(np.float32)  # jax has none of 64 bits
+            numbers[stored] += math.prod(tensor.shape)
     if len(numbers) == 1 and not scaled:
         return next(iter(numbers))
     text = raw.get("text_config") or {}

@@ -23,6 +23,7 @@ from hypereyes_jax.models.tensor_files import (
     by_kind,
     read_header,
 )
+from hypereyes_jax.models.tensor_names import usual_name
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _HEAD, _EMBED = "lm_head.weight", "model.language_model.embed_tokens.weight"
@@ -31,14 +32,14 @@ _COMPUTED = (".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq")  # from the con
 _FP8 = "float8_e4m3fn"
 # What a name has that is no part of the model -> what put it there, the cure.
 _WRAPPERS = (
-    (r"\.lora_[AB]\.|\.base_layer\.", "PEFT", "Merge the adapter by merge_and_unload() and save the model that gives"),
-    (r"(^|\.)_orig_mod\.", "torch.compile", "Save the model that it was made of (model._orig_mod)"),
-    (r"\._(checkpoint|fsdp)_wrapped_module\.", "FSDP", "Save the state dict of the model that is inside"),
-    (r"^module\.", "a parallel wrapper", "Save the model that is inside (model.module)"),
-    (r"^base_model\.model\.", "PEFT", "Merge the adapter by merge_and_unload() and save the model that gives"),
     (
-        r"^(language_model\.model|vision_tower|language_model|visual|model\.layers|model\.embed_tokens)\.?",
-        "another program, or the model without its head,",
+        r"\.lora_[AB]\.|\.base_layer\.|^base_model\.model\.",
+        "PEFT",
+        "Merge the adapter by merge_and_unload() and save the model that gives",
+    ),
+    (
+        r"^(vision_tower|thinker|model\.vision_tower|vision_model)\.",
+        "another program, or another model,",
         "Load it there, and save it as transformers' Qwen3VLForConditionalGeneration does",
     ),
 )
@@ -48,19 +49,23 @@ _COMPARED_BYTES = 64 << 20  # held at once of each of two tensors that must be e
 def match(directory: Directory, config: Qwen3VLConfig, fp8_block: tuple[int, int] | None) -> dict[str, Tensor]:
     """The tensors that the config asks for, by their names in the checkpoint. Only headers are read.
 
-    An output projection that the config ties to the embedding may lie in the file as well: the two are then compared.
-    Frequencies of rotary positions, which some tools save, are left alone.
+    A tensor may have the name that a wrapper or another program gives it, see `usual_name`, and may stand there twice
+    if it is the same. An output projection that the config ties to the embedding may lie in the file as well: the two
+    are then compared. Frequencies of rotary positions, which some tools save, are left alone.
 
     Raises CheckpointError naming, by kind, what is missing, surplus, misshapen, quantised in an unknown way or unequal.
     """
     tensors_by_name: dict[str, StoredTensor] = {}
     faults: list[tuple[str, str]] = []
     for file in _files(directory):
-        for name, tensor in read_header(file, str(directory)):
-            if name in tensors_by_name:
-                faults.append((name, f"in both {tensors_by_name[name].file.name} and {file.name}"))
-            if not name.endswith(_COMPUTED):
-                tensors_by_name[name] = tensor
+        for written, tensor in read_header(file, str(directory)):
+            name = usual_name(written, whole=True)
+            if name.endswith(_COMPUTED):
+                continue
+            first = tensors_by_name.setdefault(name, tensor)
+            if first is not tensor and (first.dtype != tensor.dtype or not _equal(first, tensor)):
+                where = f"in {first.file.name} and in {file.name}" if first.file.name != file.name else f"as {written}"
+                faults.append((name, f"stands {where} with other numbers"))
     tensors = _dequantised(tensors_by_name, fp8_block, faults)
     tied = tensors.pop(_HEAD, None) if config.text.tie_word_embeddings else None
     if tied is not None and _EMBED not in tensors:  # some tools keep one name of a tensor that has two

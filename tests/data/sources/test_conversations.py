@@ -389,6 +389,26 @@ def test_boxes_beyond_all_bounds_are_one_sentence(lines, box, why):
         open_examples(lines({"messages": talk}))
 
 
+def test_a_call_in_the_text_and_beside_it_is_one_call(lines):
+    inline = '<tool_call>{"name": "text_search", "arguments": {"input": ["x"]}}</tool_call>'
+    beside = [{"function": call("text_search", input=["x"])}, {"function": call("text_search", input=["y"])}]
+    older = {"name": "text_search", "arguments": '{"input": ["x"]}'}
+    for turn, queries in (
+        ({"content": inline, "tool_calls": beside[:1]}, [("x",)]),
+        ({"content": inline, "tool_calls": beside}, [("x",), ("y",)]),
+        ({"content": inline * 2, "tool_calls": beside[:1]}, [("x",), ("x",)]),
+        ({"content": "", "tool_calls": beside[:1], "function_call": older}, [("x",)]),
+    ):
+        talk = [
+            {"role": "user", "content": "?"},
+            {"role": "assistant", **turn},
+            {"role": "tool", "content": "It is Oslo."},
+            {"role": "assistant", "content": "Oslo"},
+        ]
+        (example,) = open_examples(lines({"messages": talk}))
+        assert [each.queries for each in parse_turn(example.turns[0]).calls] == queries
+
+
 def test_calls_results_and_thoughts_as_parts_of_a_content_are_read(lines, pictures):
     use = {"type": "tool_use", "id": "t1", "name": "web_search", "input": {"query": "x"}}
     result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "It is Oslo."}]}

@@ -23,6 +23,56 @@ def shown(parts):
     return [part if isinstance(part, str) else part.getpixel((0, 0)) for part in parts]
 
 
+def test_messages_of_the_user_in_a_row_are_one_question(lines, pictures):
+    talk = [user([{"type": "image", "image": "pics/0.png"}]), user("Which colour?"), reply("<answer>red</answer>")]
+    for row in ({"messages": talk}, {"prompt": talk[:2], "reward_model": {"ground_truth": "red"}}):
+        (question,) = open_questions(lines(row))
+        assert (question.text, shown(question.images), question.answers) == ("Which colour?", [RED], ("red",))
+
+
+CALL = {"role": "assistant", "content": '<tool_call>{"name": "text_search", "arguments": {"input": ["x"]}}</tool_call>'}
+ANSWER = reply("<answer>Oslo</answer>")
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        [user("Capital of Chad?"), reply("<answer>N'Djamena</answer>"), user("And of Norway?"), ANSWER],
+        [user("Capital?"), reply("Of which country?"), user("Norway"), ANSWER],
+        [user("Capital?"), CALL, user("<tool_response>Chad</tool_response>"), reply("Lagos"), user("Really?"), ANSWER],
+    ],
+)
+@pytest.mark.parametrize("answer", [{}, {"answer": "Oslo"}])
+def test_a_chat_that_asks_again_is_no_question(lines, talk, answer):
+    with pytest.raises(UserError, match="asks again when the model has answered, and only its first question stands"):
+        open_questions(lines({"messages": talk, **answer}))
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        (CALL, "It is Oslo."),
+        (reply("<search>x</search>"), "<information>It is Oslo.</information>"),
+        (reply("Thought: I look.\nAction: search[x]"), "Observation: It is Oslo."),
+        (reply("<code>search('x')</code>"), "It is Oslo."),
+        (reply("I look."), "<tool_response>It is Oslo.</tool_response>"),
+        ({"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}, "Oslo"),
+    ],
+)
+def test_a_result_in_the_users_name_is_no_other_question(lines, call, result):
+    (question,) = open_questions(lines({"messages": [user("Capital of Norway?"), call, user(result), ANSWER]}))
+    assert (question.text, question.answers) == ("Capital of Norway?", ("Oslo",))
+
+
+@pytest.mark.parametrize("history", [[["Hi", "Hello"]], '[["Hi", "Hello"]]', [user("Hi"), reply("Hello")]])
+def test_a_question_behind_a_history_is_none(lines, history):
+    row = {"instruction": "And of Norway?", "output": "Oslo", "history": history}
+    with pytest.raises(UserError, match="can't be asked without the turns before it"):
+        open_questions(lines(row))
+    (question,) = open_questions(lines(row | {"history": "Norway was once a part of Denmark."}))
+    assert question.answers == ("Oslo",)
+
+
 def test_parts_name_pictures_by_their_index(lines, pictures):
     parts = [
         {"type": "text", "text": "Which of ", "index": None},

@@ -38,6 +38,8 @@ def test_crop_truncates_and_clamps(box, size, corner):
         (2, 2, 3, 3),
         (0, 0, float("nan"), 1),
         (0, 0, float("inf"), 1),
+        (0, 0, 10**400, 1),
+        (-(10**400), 0, 1, 1),
     ],
 )
 def test_an_empty_box_gives_no_crop(box):
@@ -67,6 +69,7 @@ def test_any_box_crops_within_the_image_or_not_at_all(box):
         ((0.1, 0.2, 0.5, 1.0), "auto", (0.1, 0.2, 0.5, 1.0)),
         ((100, 200, 500, 1000), "auto", (0.1, 0.2, 0.5, 1.0)),
         ((400, 200, 9000, 1000), "auto", None),
+        ((0, 0, 10**400, 1), "auto", None),
     ],
 )
 def test_box_units(box, units, expected):

@@ -161,7 +161,10 @@ def animated(format):
     return out.getvalue()
 
 
-@pytest.mark.parametrize("format", ["GIF", "PNG"])
+needs_avif = pytest.mark.skipif(".avif" not in Image.registered_extensions(), reason="Pillow 11.3 and later write it")
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", pytest.param("AVIF", marks=needs_avif)])
 def test_an_animated_picture_is_a_video(format):
     assert len(read_video(animated(format)).images) == 4
 
@@ -184,6 +187,28 @@ def test_what_is_no_video_is_told_by_what_it_is(data, why, tmp_path):
             read_video(source)
         with pytest.raises(ImageError, match=why):
             video_shape(source)
+
+
+@needs_avif
+def test_a_still_whose_tiles_are_videos_to_a_decoder_is_none():
+    out = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(out, "AVIF")
+    with pytest.raises(ImageError, match="it is a HEIC or AVIF image; convert it to JPEG or PNG"):
+        read_video(out.getvalue())
+
+
+def test_a_cover_in_front_of_a_video_is_not_shown():
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as file:
+        cover, stream = file.add_stream("mjpeg", rate=1), file.add_stream("mpeg4", rate=8)
+        cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        file.mux(cover.encode(av.VideoFrame.from_image(Image.new("RGB", (32, 32), "white"))))
+        for number in range(16):
+            file.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (64, 48), (6 * number + 10,) * 3))))
+        file.mux(stream.encode())
+    assert numbers(read_video(out.getvalue())) == [0, 5, 10, 15]
+    assert video_shape(out.getvalue()) == (4, (64, 48))
 
 
 def test_times_of_a_container_without_a_count_are_those_of_its_frames():

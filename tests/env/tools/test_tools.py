@@ -12,8 +12,9 @@ from hypereyes_jax.env.search.config import CallPolicy, StoreMode
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.resilience import ResilientBackend
 from hypereyes_jax.env.tools.search import ImageSearchTool, TextSearchTool
-from hypereyes_jax.env.tools.types import Tool, ToolError, ToolReply, by_name
+from hypereyes_jax.env.tools.types import Tool, ToolError, ToolReply, by_name, check_tool
 from hypereyes_jax.env.types import FatalSearchError
+from hypereyes_jax.errors import SettingError
 
 QUESTION = Question("q", "?", (Image.new("RGB", (40, 20)),), ("a",))
 HITS = [SearchHit("Chad", "Country.", 0.9)]
@@ -162,6 +163,12 @@ async def test_a_tool_may_search_through_the_episode():
     await episode.step(call("shop", thing="x"))
     episode.end(StopReason.CONTEXT_LIMIT)
     assert (episode.result().rounds, episode.result().invocations) == (1, 2)
+
+
+@pytest.mark.parametrize("price", [-1, float("nan"), float("inf"), 10**400, True, "1"])
+def test_a_price_that_nothing_costs_is_refused(price):
+    with pytest.raises(SettingError, match="the price of the tool shop must be a number of dollars"):
+        check_tool(Shop(price=price))
 
 
 async def test_the_price_of_a_tool_counts_towards_the_spending_cap(library):

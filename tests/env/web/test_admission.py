@@ -77,6 +77,14 @@ async def test_another_sites_page_is_refused_and_the_servers_own_is_not(library)
         assert await status(server.url, "POST", "/retrieve", Origin=server.url) == 200
 
 
+async def test_another_sites_picture_or_link_is_refused_and_programs_are_not(library):
+    async with serving(library) as server:
+        for site, wanted in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
+            assert await status(server.url, "GET", "/health", **{"Sec-Fetch-Site": site}) == wanted
+        own = {"Sec-Fetch-Site": "cross-site", "Origin": server.url}
+        assert await status(server.url, "GET", "/health", **own) == 200
+
+
 async def test_named_pages_read_replies_and_open_paths_need_no_key():
     admission = Admission("127.0.0.1", "k-12345", origins=("http://app.example",), open_paths=("/health",))
     app = web.Application(middlewares=[admission.middleware()])

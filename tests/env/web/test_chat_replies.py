@@ -263,6 +263,16 @@ async def read(client):
             "the GPU is lost",
         ),
         ([event(content="x" * (6 << 20))] * 3 + [DONE], "more than 16,777,216 characters"),
+        # what a proxy writes into a stream that has begun
+        (
+            [event(content="half"), '{"error": {"message": "upstream is gone", "code": 502}}'],
+            "upstream is gone",
+        ),
+        ([event(content="half"), '{\n "error": {\n  "message": "in lines"\n }\n}', DONE], "in lines"),
+        ([event(content="half"), '[{"error": {"message": "in a list"}}]'], "in a list"),
+        ([event(content="half"), '{"detail": "without an end of its line"}', ""], "without an end of its line"),
+        ([event(content="half"), "upstream connect error"], "broke off its stream: upstream connect error"),
+        ([event(content="half"), "<html>502</html>"], "broke off its stream$"),
     ],
 )
 async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):
@@ -285,6 +295,8 @@ async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):
         ),
         ([event(content=None, role="assistant"), event(finish="length", content="a")], "a"),
         (['data: {"choices": [{"delta":\ndata: {"content": "two lines"}, "finish_reason": "stop"}]}'], "two lines"),
+        ([event(content="a"), event(content="b").removeprefix("data: "), event(finish="stop")], "ab"),
+        ([event(content="a"), "words of a proxy", event(content="b", finish="stop")], "ab"),
     ],
 )
 async def test_streams_in_every_shape(connect, lines, text):
@@ -329,6 +341,35 @@ async def test_a_call_that_the_server_has_parsed_itself_is_made(connect):
     _, client = await connect(said(None, tool_calls=[{"id": "c", "type": "function", "function": whole}]))
     reply = await client.complete([("user", ("x",))])
     assert parse_turn(reply.text).action == TextSearch(("population of Chad",))
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ('<tool_call>{"name": "text_search", "arguments": {"input": ["population of Chad"]}}</tool_call>', 1),
+        ('<tool_call>\n{"arguments": {"input": "population of Chad"}, "name": "text_search"}\n', 1),
+        ('<tool_call>{"name": "text_search", "arguments": {"input": ["population of Mali"]}}</tool_call>', 2),
+        (  # a draft of it is no call
+            '<think><tool_call>{"name": "text_search", "arguments": {"input": ["population of Chad"]}}</tool_call>'
+            "</think>",
+            1,
+        ),
+    ],
+)
+async def test_a_call_in_the_text_that_the_server_has_parsed_besides_is_one_call(connect, text, made):
+    lines = [event(content=text), event(tool_calls=[CALL]), event(tool_calls=[REST]), event(finish="tool_calls"), DONE]
+    whole = {"name": "text_search", "arguments": '{"input": ["population of Chad"]}'}
+    _, client = await connect(said(text, tool_calls=[{"id": "c", "function": whole}], function_call=whole), lines)
+    replies = [await client.complete([("user", ("x",))]), await read(client)]
+    assert [len(parse_turn(reply.text).calls) for reply in replies] == [made, made]
+
+
+async def test_a_call_of_another_tool_is_told_from_others_by_its_arguments(connect):
+    text = '<tool_call>{"name": "zoom", "arguments": {"area": [1]}}</tool_call>'
+    calls = [{"id": str(n), "function": {"name": "zoom", "arguments": f'{{"area": [{n}]}}'}} for n in (1, 2)]
+    _, client = await connect(said(text, tool_calls=calls))
+    parsed = parse_turn((await client.complete([("user", ("x",))])).text, tools={"zoom": True})
+    assert [call.arguments for call in parsed.calls] == [{"area": [1]}, {"area": [2]}]
 
 
 async def test_the_names_of_a_limit_are_one(connect):
