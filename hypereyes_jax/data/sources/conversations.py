@@ -153,7 +153,7 @@ def prompt_of(messages: Any) -> Prompt:
     )
 
 
-def asked(messages: Sequence[SourceMessage]) -> tuple[str | Picture | Clip, ...]:
+def first_prompt(messages: Sequence[SourceMessage]) -> tuple[str | Picture | Clip, ...]:
     """What a conversation asks: all that the user says before the first turn of the model.
 
     Raises BadRow for a conversation without a question, and for one that asks another when the model has answered: the

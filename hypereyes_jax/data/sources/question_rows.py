@@ -289,7 +289,7 @@ def _option_text(text: Mapping[str, Any]) -> Any:
 
 def _conversation(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     talk = conversations.conversation(row, layout)
-    prompt = conversations.asked(talk.messages)
+    prompt = conversations.first_prompt(talk.messages)
     pictures = tuple(part for part in prompt if isinstance(part, Picture))
     clips = tuple(part for part in prompt if isinstance(part, Clip))
     text = conversations.question_text(prompt)
