@@ -102,17 +102,20 @@ def class_folders(root, classes, splits=("",), size=(60, 40)):
     return root
 
 
-def parquet(root, names=("001.Black_footed_Albatross", "002.Laysan_Albatross"), size=(30, 20)):
-    """As `datasets` writes a set with a ClassLabel."""
+def parquet(root, names=("001.Black_footed_Albatross", "002.Laysan_Albatross"), size=(30, 20), label="label", more=()):
+    """As `datasets` writes a set with a ClassLabel; `more`: further columns of each row."""
     picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    features = {"label": {"names": list(names), "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+    features = {label: {"names": list(names), "_type": "ClassLabel"}, "image": {"_type": "Image"}}
     metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
-    schema = pa.schema([("image", picture), ("label", pa.int64())], metadata=metadata)
+    columns = pa.Table.from_pylist(list(more) or [{}] * len(names))
     rows = []
-    for label in range(len(names)):
+    for number in range(len(names)):
         buffer = io.BytesIO()
-        Image.new("RGB", size, (label, 0, 0)).save(buffer, "PNG")
-        rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, "label": label})
+        Image.new("RGB", size, (number, 0, 0)).save(buffer, "PNG")
+        rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, label: number})
+    table = pa.Table.from_pylist(rows, pa.schema([("image", picture), (label, pa.int64())]))
+    for name in columns.column_names:
+        table = table.append_column(name, columns[name])
     root.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema), root / "train-00000-of-00001.parquet")
+    pq.write_table(table.replace_schema_metadata(metadata), root / "train-00000-of-00001.parquet")
     return root

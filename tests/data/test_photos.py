@@ -142,6 +142,42 @@ def test_a_parquet_copy_has_its_names_from_the_schema(tmp_path):
     assert "non-commercial" in found.licence
 
 
+@pytest.mark.parametrize(
+    ("more", "boxes"),
+    [
+        ([{"bbox": [5.0, 4.0, 3.0, 8.0]}, {"bbox": [2.0, 2.0, 9.0, 9.0]}], [(5, 4, 8, 12), (2, 2, 11, 11)]),  # sizes
+        (
+            [{"bbox": [15.0, 4.0, 20.0, 19.0]}, {"bbox": [2.0, 2.0, 9.0, 9.0]}],
+            [(15, 4, 20, 19), (2, 2, 9, 9)],
+        ),  # corners
+        ([{"bbox": [2.0, 2.0, 9.0, 9.0]}, {"bbox": None}], "nothing tells whether"),
+        ([{"bbox": [0.1, 0.5, 0.6, 1.0]}, {"bbox": None}], "nothing tells the order"),
+        (
+            [{"bbox": [0.1, 0.5, 0.6, 1.0], "image/filename": "a"}, {"bbox": None, "image/filename": "b"}],
+            [(15, 2, 30, 12), None],  # TensorFlow Datasets write y first
+        ),
+        ([{"bbox": {"xmin": 1, "ymin": 2, "xmax": 9, "ymax": 8}}, {"bbox": None}], [(1, 2, 9, 8), None]),
+        ([{"bbox": [[5, 4, 3, 8]]}, {"bbox": [[1, 1, 2, 2]]}], [(5, 4, 8, 12), (1, 1, 3, 3)]),
+        ([{"bbox_x1": 1, "bbox_y1": 2, "bbox_x2": 9, "bbox_y2": 8}, {"bbox_x1": None}], [(1, 2, 9, 8), None]),
+        ([{"bbox": "1 2 9 8"}, {"bbox": "1 2 9 8"}], "boxes of 2 photos are left out"),
+    ],
+)
+def test_boxes_of_a_parquet_copy_are_read_in_the_order_that_all_of_them_tell(tmp_path, more, boxes):
+    found = open_photos("cub", photo_folders.parquet(tmp_path, more=more))
+    if isinstance(boxes, str):
+        assert [photo.box for photo in found.photos] == [None, None]
+        assert boxes in found.notes[0]
+    else:
+        assert [photo.box and pytest.approx(photo.box) for photo in found.photos] == boxes
+        assert found.notes == ()
+
+
+def test_a_parquet_copy_of_aircraft_has_variants_and_families(tmp_path):
+    more = [{"family": "Boeing 737"}, {"family": "Boeing 747"}]
+    found = open_photos("aircraft", photo_folders.parquet(tmp_path, ("737-200", "747-400"), label="variant", more=more))
+    assert found.parents == {"737-200": "Boeing 737", "747-400": "Boeing 747"}
+
+
 @pytest.mark.parametrize("name", ["cub", "flowers", "cars", "aircraft", "pets", "folders"])
 def test_an_empty_folder_is_none_of_them(tmp_path, name):
     with pytest.raises(UserError, match="Give"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hypereyes_jax.data.photos import layouts
 from hypereyes_jax.data.photos.class_folders import folders
 from hypereyes_jax.data.photos.locate import unpack_first
+from hypereyes_jax.data.photos.parquet_boxes import RowBox, box_of_row, pixel_boxes
 from hypereyes_jax.data.photos.types import Photo, PhotoSet, RowOfFile
 from hypereyes_jax.data.sources.formats import open_rows
 from hypereyes_jax.data.sources.splits import split_of_name
@@ -24,6 +26,7 @@ PHOTO_SETS: dict[str, Callable[[Path], PhotoSet]] = {
     "pets": layouts.pets,
     "folders": folders,
 }
+_LABELS = ("label_name", "label", "variant")  # the last in copies of FGVC-Aircraft
 _ABOUT = {  # of the parquet copies, which carry neither: what a class is, and the licence of the original
     "cub": ("bird species", "images for non-commercial research and education only"),
     "flowers": ("flower species", "not stated by the authors"),
@@ -37,8 +40,8 @@ def open_photos(name: str, root: Path) -> PhotoSet:
     """A photo set by name, from the folder it was unpacked in.
 
     A folder (or file) of parquet files with the columns `image` and `label` is read as such a copy: class names come
-    from `label_name`, or from the names of the label that `datasets` keeps in the file. Photos that the set's lists
-    name and that are not there are left out; the set's `notes` say so.
+    from `label_name`, or from the names of the label that `datasets` keeps in the file; boxes from `bbox`. Photos that
+    the set's lists name and that are not there are left out. The set's `notes` say what is left out.
 
     Raises:
       UserError: there is no such set, its files are missing or damaged, or photos are of too few classes for a
@@ -78,41 +81,56 @@ def _without_absent(photos: PhotoSet, root: Path) -> PhotoSet:
 
 def _from_parquet(name: str, root: Path, paths: list[Path]) -> PhotoSet:
     photos: list[Photo] = []
+    boxes: list[RowBox] = []
+    parents: dict[str, str] = {}
+    from_tfds = False
     files = tuple(open_rows(path, str(path), SourceOptions()) for path in paths)
     for number, (path, rows) in enumerate(zip(paths, files, strict=True)):
-        names = _label_names(path)
+        classes = _class_names(path)
         split = split_of_name(path.relative_to(root).as_posix() if path != root else path.name)
         split = {"validation": "val"}.get(split, split)
         for index, row in rows.scan():
             if isinstance(row, BadRow):
                 raise UserError(f"{path}, row {index + 1}: {row.why}. Download the file again.")
-            label = row.get("label") if row.get("label_name") is None else row["label_name"]
-            if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
-                label = names[label]
-            if not isinstance(label, str) or "image" not in row:
+            column = next((each for each in _LABELS if row.get(each) is not None), "label")
+            label = _class_name(row.get(column), classes.get(column, []))
+            if label is None or "image" not in row:
                 raise UserError(
-                    f"{path}, row {index + 1}: it needs 'image' and a 'label' whose name is known ({label!r} is not). "
-                    "Give a copy made by `datasets`."
+                    f"{path}, row {index + 1}: it needs 'image' and a 'label' whose name is known "
+                    f"({row.get(column)!r:.100} is not). Give a copy made by `datasets`."
                 )
+            family = _class_name(row.get("family"), classes.get("family", [])) if name == "aircraft" else None
+            if family is not None:
+                parents[label] = family
             banner = layouts.AIRCRAFT_BANNER if name == "aircraft" else 0
-            photos.append(Photo(RowOfFile(number, index), _plain_name(label), split, banner=banner))
+            photos.append(Photo(RowOfFile(number, index), label, split, banner=banner))
+            boxes.append(box_of_row(row))
+            from_tfds = from_tfds or "image/filename" in row
     subject, licence = _ABOUT[name]
-    return PhotoSet(name, subject, licence, tuple(photos), files=files)
+    unboxed = PhotoSet(name, subject, licence, tuple(photos), parents, files)
+    bare = [replace(photo, banner=0) for photo in photos]  # boxes are of the whole photo
+    pixels, note = pixel_boxes(boxes, lambda place: unboxed.open(bare[place]).size, from_tfds)
+    photos = [replace(photo, box=box) for photo, box in zip(photos, pixels, strict=True)]
+    return replace(unboxed, photos=tuple(photos), notes=(note,) if note else ())
 
 
-def _label_names(path: Path) -> list[str]:
-    """Names of the column `label`, as `datasets` writes them beside the schema; [] without them."""
+def _class_names(path: Path) -> dict[str, list[str]]:
+    """Names of the classes of each column, as `datasets` writes them beside the schema; none without them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         schema = pq.read_schema(path)
     except (ValueError, pa.ArrowException):
-        return []
-    return class_names(schema).get("label", [])
+        return {}
+    return class_names(schema)
 
 
-def _plain_name(label: str) -> str:
-    """ "001.Black_footed_Albatross" -> "Black footed Albatross"."""
+def _class_name(label: Any, names: list[str]) -> str | None:
+    """A class by its number or name: "001.Black_footed_Albatross" -> "Black footed Albatross"; None if it has none."""
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(names):
+        label = names[label]
+    if not isinstance(label, str):
+        return None
     head, dot, rest = label.partition(".")
     return (rest if dot and head.isdigit() else label).replace("_", " ").strip()

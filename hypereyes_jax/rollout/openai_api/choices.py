@@ -14,7 +14,7 @@ from hypereyes_jax.env.types import SearchBackend, StopReason
 from hypereyes_jax.processing import ChatFormat
 from hypereyes_jax.rollout.episodes import Generator, GeneratorError
 from hypereyes_jax.rollout.openai_api.agent import AgentTurn, answer, finish_reason, question_of, trajectory_record
-from hypereyes_jax.rollout.openai_api.completion import Completion, complete, logprob_entries
+from hypereyes_jax.rollout.openai_api.completion import Completion, TextPiece, complete, logprob_entries
 from hypereyes_jax.rollout.openai_api.conversation import render, tool_calls
 from hypereyes_jax.rollout.openai_api.requests import ChatRequest
 from hypereyes_jax.rollout.types import Trajectory
@@ -116,16 +116,21 @@ def policy_choices(generator: Generator, chat: ChatFormat, request: ChatRequest)
         pieces = complete(
             generator, chat, prompt, request.sampling, seed + number, request.stop, calls=bool(request.tools)
         )
-        yield {"delta": {"role": "assistant", "content": ""}}
+        opening: dict[str, Any] = {"delta": {"role": "assistant", "content": ""}}
+        given = TextPiece("")
         async with contextlib.aclosing(pieces):  # type: ignore[type-var]
             async for piece in pieces:
-                if isinstance(piece, str):
-                    yield {"delta": {"content": piece}}
+                if opening:  # not before: a prompt that does not fit is refused with a status
+                    yield opening
+                    opening = {}
+                if isinstance(piece, TextPiece):
+                    given = TextPiece(given.text + piece.text, given.tokens + piece.tokens)
+                    entries = logprob_entries(chat, piece.tokens, piece.logps) if request.logprobs else None
+                    yield {"delta": {"content": piece.text}, "logprobs": entries and {"content": entries}}
                     continue
-                for delta in _finished(chat, request, piece, choice):
+                for delta in _finished(chat, request, piece, given, choice):
                     yield delta
-        choice.prompt_tokens = len(prompt.tokens)
-        choice.completion_tokens = len(piece.tokens) if isinstance(piece, Completion) else 0
+                choice.prompt_tokens, choice.completion_tokens = len(prompt.tokens), len(piece.tokens)
 
     return Choices(request.n, make)
 
@@ -142,11 +147,14 @@ def agent_choices(
     seed = secrets.randbits(62) if request.seed is None else request.seed
 
     async def make(number: int, choice: Choice) -> Deltas:
-        yield {"delta": {"role": "assistant", "content": ""}}
         reasoning: list[str] = []
+        opening: dict[str, Any] = {"delta": {"role": "assistant", "content": ""}}
         events = answer(generator, chat, question, backend, episode, request.sampling, seed + number)
         async with contextlib.aclosing(events):  # type: ignore[type-var]
             async for event in events:
+                if opening:  # not before: where no search can work, the reply is a status
+                    yield opening
+                    opening = {}
                 if isinstance(event, AgentTurn):
                     reasoning.append("\n".join(text for text in (event.text, event.observation) if text) + "\n")
                     yield {"delta": {"reasoning_content": reasoning[-1]}}
@@ -168,11 +176,13 @@ def _answered(trajectory: Trajectory, choice: Choice) -> dict[str, Any]:
     return {"delta": {"content": result.answer or ""}}
 
 
-def _finished(chat: ChatFormat, request: ChatRequest, completion: Completion, choice: Choice) -> list[dict[str, Any]]:
+def _finished(
+    chat: ChatFormat, request: ChatRequest, completion: Completion, given: TextPiece, choice: Choice
+) -> list[dict[str, Any]]:
     """Fills in the choice, and gives the deltas that were held back."""
     text, calls = tool_calls(completion.text) if request.tools else (completion.text, [])
     choice.message["content"] = text if text or not calls else None
-    choice.finish_reason = "tool_calls" if calls else completion.finish_reason
+    choice.finish_reason = "tool_calls" if calls and completion.finish_reason == "stop" else completion.finish_reason
     deltas: list[dict[str, Any]] = []
     if calls:
         listed = [
@@ -185,9 +195,11 @@ def _finished(chat: ChatFormat, request: ChatRequest, completion: Completion, ch
         ]
         choice.message["tool_calls"] = listed
         deltas.append({"delta": {"tool_calls": [{"index": n, **call} for n, call in enumerate(listed)]}})
-    elif request.tools and "<tool_call>" in completion.text:  # held back as a call, and none
-        deltas.append({"delta": {"content": completion.text[completion.text.index("<tool_call>") :]}})
+    if rest := text[len(given.text) :]:  # held back as a call, and none, or behind one
+        deltas.insert(0, {"delta": {"content": rest}})
     if request.logprobs:
-        choice.logprobs = {"content": logprob_entries(chat, completion)}
-        deltas.append({"delta": {}, "logprobs": choice.logprobs})
+        end = completion.text_tokens
+        choice.logprobs = {"content": logprob_entries(chat, completion.tokens[:end], completion.logps[:end])}
+        if entries := choice.logprobs["content"][len(given.tokens) :]:
+            deltas.append({"delta": {}, "logprobs": {"content": entries}})
     return deltas

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +31,16 @@ class Completion:
     finish_reason: str = ""
     tokens: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)  # at the sampling temperature, over the whole vocabulary
+    text_tokens: int = 0  # of `tokens`, those that the text is made of: without the stop, be it a token or a text
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """What the text has grown by."""
+
+    text: str
+    tokens: tuple[int, ...] = ()  # that begin in it
+    logps: tuple[float, ...] = ()
 
 
 class TextStream:
@@ -85,7 +97,7 @@ async def complete(
     stops: Sequence[str] = (),
     *,
     calls: bool = False,
-) -> AsyncIterator[str | Completion]:
+) -> AsyncIterator[TextPiece | Completion]:
     """Yields pieces of text as they are sampled, then the whole `Completion`.
 
     Closing the iterator (a client that left) gives the slot back.
@@ -98,6 +110,15 @@ async def complete(
     """
     stream = TextStream(chat, stops, CALL if calls else "")
     completion = Completion()
+    given = ""
+
+    def grown(text: str) -> TextPiece:
+        nonlocal given
+        given += text
+        start = completion.text_tokens
+        completion.text_tokens = end = _tokens_of(chat, completion.tokens, given, start)
+        return TextPiece(text, tuple(completion.tokens[start:end]), tuple(completion.logps[start:end]))
+
     news: asyncio.Queue[Sampled | None] = asyncio.Queue()
     session = await generator.open(seed, sampling, chat.stop_ids)
     task = asyncio.create_task(session.turn(prompt, on_sampled=news.put_nowait))
@@ -108,11 +129,12 @@ async def complete(
             completion.logps += sampled.logp_full.tolist()
             piece = stream.add(sampled.tokens)
             if piece:
-                yield piece
+                yield grown(piece)
             if stream.stopped:
                 break
         if stream.stopped:
             completion.text, completion.finish_reason = stream.text, "stop"
+            completion.text_tokens = _tokens_of(chat, completion.tokens, stream.text, completion.text_tokens)
         else:
             turn = task.result()
             if turn.sampled is None:
@@ -121,8 +143,10 @@ async def complete(
                 raise BadRequest(why, "messages", code=code)
             rest = stream.add((), last=True)
             if rest:
-                yield rest
+                yield grown(rest)
             completion.text, completion.finish_reason = stream.text, "stop" if turn.end is TurnEnd.STOP else "length"
+            closed = bool(completion.tokens) and completion.tokens[-1] in chat.stop_ids
+            completion.text_tokens = len(completion.tokens) - closed
         yield completion
     finally:
         task.cancel()
@@ -131,10 +155,36 @@ async def complete(
         await session.close()
 
 
-def logprob_entries(chat: ChatFormat, completion: Completion) -> list[dict[str, Any]]:
-    """`logprobs.content` of a choice."""
+def _tokens_of(chat: ChatFormat, tokens: Sequence[int], text: str, least: int) -> int:
+    """The number of tokens, at least `least`, that the first part of their text is made of."""
+    counts = range(len(tokens))  # all of them make all of the text, so that needs no look
+    return bisect.bisect_left(counts, True, lo=min(least, len(tokens)), key=lambda n: _begins(chat, tokens[:n], text))
+
+
+def _begins(chat: ChatFormat, tokens: Sequence[int], text: str) -> bool:
+    return chat.decode(tokens).startswith(text)
+
+
+def logprob_entries(chat: ChatFormat, tokens: Sequence[int], logps: Sequence[float]) -> list[dict[str, Any]]:
+    """`logprobs.content` of tokens. Bytes of a token that is a part of a character are that part's."""
     entries = []
-    for token, logp in zip(completion.tokens, completion.logps, strict=True):
+    for token, logp in zip(tokens, logps, strict=True):
         text = chat.tokenizer.decode([token], skip_special_tokens=False)
-        entries.append({"token": text, "logprob": logp, "bytes": list(text.encode()), "top_logprobs": []})
+        entries.append({"token": text, "logprob": logp, "bytes": _bytes(chat, token, text), "top_logprobs": []})
     return entries
+
+
+def _bytes(chat: ChatFormat, token: int, text: str) -> list[int]:
+    piece = chat.tokenizer.convert_ids_to_tokens(token)
+    byte_of = _byte_of_character()
+    if _UNFINISHED in text and all(character in byte_of for character in piece):
+        return [byte_of[character] for character in piece]
+    return list(text.encode())
+
+
+@functools.cache
+def _byte_of_character() -> dict[str, int]:
+    """How byte-level vocabularies write bytes: printable ones as themselves, the others as 256, 257, ... in order."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -38,7 +38,17 @@ _UNSUPPORTED: dict[str, Any] = {
     "min_tokens": 0,
     "stop_token_ids": [],
     "ignore_eos": False,
+    "length_penalty": 1,
+    "use_beam_search": False,
+    "bad_words": [],
+    "include_stop_str_in_output": False,
+    "add_generation_prompt": True,
+    "continue_final_message": False,
+    "chat_template_kwargs": {},
+    "reasoning_effort": "none",
+    "verbosity": "medium",
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")),
+    **dict.fromkeys(("prompt_logprobs", "allowed_token_ids", "truncate_prompt_tokens", "chat_template", "stop_regex")),
 }
 
 
@@ -127,7 +137,6 @@ def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | No
     size = sum(map(_characters, messages)) + sum(len(json.dumps(tool)) for tool in tools)
     if size > limits.characters:  # before the tokenizer, which would take minutes for megabytes
         raise BadRequest(f"{size:,} characters exceed the {limits.characters:,} that fit this server", "messages")
-    stream_options = body.get("stream_options") or {}
     return ChatRequest(
         messages=messages,
         sampling=_sampling(body, sampling, limits),
@@ -136,7 +145,7 @@ def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | No
         seed=None if body.get("seed") is None else _integer(body, "seed", 0, -(2**63), 2**63 - 1) % 2**63,
         stop=_stop(body.get("stop")),
         stream=_flag(body, "stream"),
-        include_usage=isinstance(stream_options, dict) and stream_options.get("include_usage") is True,
+        include_usage=_include_usage(body),
         logprobs=_flag(body, "logprobs"),
         tools=tools,
     )
@@ -272,6 +281,15 @@ def _sampling(body: Mapping[str, Any], default: SamplingConfig, limits: RequestL
         min_p=_number(body, "min_p", default.min_p, 0, 1),
         max_new_tokens=min(_integer(body, name, default.max_new_tokens, 1, 2**31 - 1), limits.new_tokens),
     )
+
+
+def _include_usage(body: Mapping[str, Any]) -> bool:
+    options = body.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict) or options.get("continuous_usage_stats") not in (None, False):
+        raise BadRequest("`stream_options` must be an object with `include_usage`, true or false", "stream_options")
+    return _flag(options, "include_usage")
 
 
 def _stop(value: Any) -> tuple[str, ...]:

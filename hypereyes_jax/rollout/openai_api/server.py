@@ -127,9 +127,11 @@ class ChatServer:
         began, status = time.perf_counter(), "499"  # the client left
         try:
             with self._metrics.running.track_inprogress():
-                response = await self._answer(http)
-            status = str(response.status)
+                response, code = await self._answer(http)
+            status = str(code)
             return response
+        except ConnectionError:
+            raise  # the client left while it was written to
         except Exception as error:
             status = str(_status(error))
             raise
@@ -138,7 +140,8 @@ class ChatServer:
             self._metrics.requests.labels(status).inc()
             self._metrics.seconds.observe(time.perf_counter() - began)
 
-    async def _answer(self, http: web.Request) -> web.StreamResponse:
+    async def _answer(self, http: web.Request) -> tuple[web.StreamResponse, int]:
+        """The reply, and the status that it counts as: a stream that fails has begun with 200."""
         try:
             body = await read_json_body(http)
         except ValueError:
@@ -158,7 +161,7 @@ class ChatServer:
             pass
         self._count(choices)
         body = {**frame, "object": "chat.completion", "choices": choices.whole(), "usage": choices.usage()}
-        return web.json_response(body)
+        return web.json_response(body), 200
 
     def _choices(self, request: ChatRequest) -> Choices:
         if self._agent is None:
@@ -167,7 +170,7 @@ class ChatServer:
 
     async def _stream(
         self, http: web.Request, request: ChatRequest, choices: Choices, frame: dict[str, Any]
-    ) -> web.StreamResponse:
+    ) -> tuple[web.StreamResponse, int]:
         deltas = choices.deltas()
         try:
             first = await anext(deltas)  # a request that can't be answered is refused before the stream begins
@@ -181,7 +184,7 @@ class ChatServer:
         async def send(event: dict[str, Any]) -> None:
             await response.write(f"data: {json.dumps(event)}\n\n".encode())
 
-        chunk = {**frame, "object": "chat.completion.chunk"}
+        chunk = {**frame, "object": "chat.completion.chunk"} | ({"usage": None} if request.include_usage else {})
         try:
             await send({**chunk, "choices": [first]})
             async for delta in deltas:
@@ -189,13 +192,13 @@ class ChatServer:
         except (FatalSearchError, GeneratorError, BadRequest) as error:  # too late for a status
             await send({"error": {"message": str(error), "type": "server_error", "code": "failed"}})
             await response.write_eof()
-            return response
+            return response, _status(error)
         if request.include_usage:
             await send({**chunk, "choices": [], "usage": choices.usage()})
         await response.write(b"data: [DONE]\n\n")
         await response.write_eof()
         self._count(choices)
-        return response
+        return response, 200
 
     def _count(self, choices: Choices) -> None:
         usage = choices.usage()

@@ -17,23 +17,30 @@ class ScriptedSession:
 
     async def turn(self, context, on_sampled=None):
         self._generator.contexts.append(context)
-        tokens = self._generator.chat.turn(self._texts.pop(0))
+        text = self._texts.pop(0)
+        tokens = self._generator.chat.turn(text) if text else ()
         for start in range(0, len(tokens), 3):
             await asyncio.sleep(self._generator.pause)
             part = tokens[start : start + 3]
             logp = np.full(len(part), -0.5, np.float32)
             if on_sampled is not None:
                 on_sampled(Sampled(part, logp, logp, start + 3 >= len(tokens)))
+        if self._generator.failure is not None:
+            raise self._generator.failure
+        if self._generator.end is TurnEnd.CONTEXT:
+            return Turn(None, TurnEnd.CONTEXT)
         logp = np.full(len(tokens), -0.5, np.float32)
-        return Turn(SampledChunk(tokens, logp, logp, np.zeros(len(tokens), np.int32)), TurnEnd.STOP)
+        return Turn(SampledChunk(tokens, logp, logp, np.zeros(len(tokens), np.int32)), self._generator.end)
 
     async def close(self):
         self._generator.open_sessions -= 1
 
 
 class ScriptedGenerator:
-    def __init__(self, chat, *texts, pause=0.0):
+    def __init__(self, chat, *texts, pause=0.0, end=TurnEnd.STOP, failure=None):
+        """`end`: of each turn; `failure`: raised after what it writes, which is nothing for ""."""
         self.chat, self.texts, self.pause = chat, texts, pause
+        self.end, self.failure = end, failure
         self.contexts = []
         self.seeds = []
         self.open_sessions = 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import SamplingConfig
-from hypereyes_jax.rollout.openai_api.completion import TextStream, complete
+from hypereyes_jax.rollout.openai_api.completion import TextStream, complete, logprob_entries
 from hypereyes_jax.rollout.openai_api.requests import BadRequest
 from hypereyes_jax.rollout.scheduler import Scheduler
 from tests.rollout.openai_api.scripted import ScriptedGenerator
@@ -16,8 +16,11 @@ PROMPT = ContextChunk(np.arange(30, 40, dtype=np.int32))
 
 
 def collect(generator, *arguments, **options):
+    """Texts of the pieces, then the whole completion."""
+
     async def run():
-        return [piece async for piece in complete(generator, *arguments, **options)]
+        *pieces, done = [piece async for piece in complete(generator, *arguments, **options)]
+        return *(piece.text for piece in pieces), done
 
     return asyncio.run(run())
 
@@ -41,6 +44,8 @@ def test_a_stop_text_ends_the_reply_before_it(chat, stops, kept):
     assert "".join(pieces) == done.text == kept
     assert done.finish_reason == "stop"
     assert generator.open_sessions == 0
+    assert chat.decode(done.tokens[: done.text_tokens - 1]) != kept
+    assert chat.decode(done.tokens[: done.text_tokens]).startswith(kept)
 
 
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=4), max_size=3), st.integers(1, 5))
@@ -105,3 +110,11 @@ def test_a_prompt_that_does_not_fit_is_refused(chat, make_engine):
 
     with pytest.raises(BadRequest, match="longer than this server's context"):
         asyncio.run(run())
+
+
+def test_bytes_of_tokens_put_together_are_the_text_where_a_token_is_a_part_of_a_character(chat):
+    text = "it 🦜 ünï"
+    tokens = chat.encode(text)
+    entries = logprob_entries(chat, tokens, [-0.5] * len(tokens))
+    assert any(entry["token"] == "\ufffd" for entry in entries)
+    assert bytes(byte for entry in entries for byte in entry["bytes"]).decode() == text

@@ -91,6 +91,11 @@ def test_fields_that_a_chat_front_end_sends_and_that_change_nothing_are_taken():
         ({"tools": "x"}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"model": 5}, "model"),
+        ({"stream_options": "include_usage"}, "stream_options"),
+        ({"stream_options": {"include_usage": "yes"}}, "include_usage"),
+        ({"stream_options": {"continuous_usage_stats": True}}, "stream_options"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"include_stop_str_in_output": True}, "include_stop_str_in_output"),
     ],
 )  # fmt: skip
 def test_a_bad_request_is_refused_and_the_field_named(fields, word):

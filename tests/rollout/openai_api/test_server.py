@@ -15,8 +15,10 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.types import FatalSearchError, SearchHit
 from hypereyes_jax.rollout import SamplingConfig
+from hypereyes_jax.rollout.episodes import GeneratorError
 from hypereyes_jax.rollout.openai_api.server import AgentSettings, ChatServer, ServerConfig, running_server
 from hypereyes_jax.rollout.scheduler import Scheduler
+from hypereyes_jax.rollout.types import TurnEnd
 from tests.rollout.openai_api.scripted import ScriptedGenerator
 from tests.rollout.paced import picture
 
@@ -78,10 +80,12 @@ def test_the_openai_client_is_answered_with_an_image_by_the_engine(chat, make_en
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert streamed == first.message.content  # the same seed
     tokens = first.logprobs.content
-    text = "".join(token.token for token in tokens)
-    assert text.removesuffix("<|im_end|>").removesuffix("<|endoftext|>") == first.message.content  # either ends it
+    assert bytes(byte for token in tokens for byte in token.bytes).decode(errors="replace") == first.message.content
     assert all(token.logprob < 0 for token in tokens)
-    assert chunks[-1].usage.completion_tokens == len(tokens)
+    parts = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices]
+    assert [token for part in parts if part for token in part.content] == tokens
+    assert [chunk.usage is None for chunk in chunks] == [True] * (len(chunks) - 1) + [False]
+    assert chunks[-1].usage.completion_tokens - len(tokens) == (first.finish_reason == "stop")  # the token that ends it
     assert whole.usage.completion_tokens >= len(tokens)
     assert {choice.finish_reason for choice in whole.choices} <= {"stop", "length"}
 
@@ -146,6 +150,72 @@ def test_a_streamed_tool_call_comes_as_a_call_and_not_as_text(chat):
     calls = [call for choice in choices for call in choice.delta.tool_calls or ()]
     assert [call.function.name for call in calls] == ["look"]
     assert choices[-1].finish_reason == "tool_calls"
+
+
+LOOK = '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("text", "content", "calls", "ended"),
+    [
+        (f"go {LOOK} and {LOOK}\n", "go  and", 2, "tool_calls"),
+        (f"{LOOK}<tool_call>not one</tool_call>", "<tool_call>not one</tool_call>", 1, "tool_calls"),
+        ("go <tool_call>not one", "go <tool_call>not one", 0, "stop"),
+        (f"{LOOK}STOP", None, 1, "tool_calls"),
+        (f"go {LOOK[:30]}STOP", f"go {LOOK[:30]}", 0, "stop"),
+    ],
+)
+def test_a_streamed_reply_is_the_whole_one_also_around_calls(chat, text, content, calls, ended):
+    async def ask(client, url):
+        request = {"model": "tiny", "messages": USER, "tools": TOOLS, "stop": "STOP", "logprobs": True}
+        whole = (await client.chat.completions.create(**request)).choices[0]
+        stream = await client.chat.completions.create(**request, stream=True)
+        return whole, [chunk.choices[0] async for chunk in stream]
+
+    whole, chunks = asked(ScriptedGenerator(chat, text), chat, ask)
+    assert (whole.message.content, len(whole.message.tool_calls or ()), whole.finish_reason) == (content, calls, ended)
+    assert "".join(chunk.delta.content or "" for chunk in chunks).rstrip() == (content or "")
+    assert len([call for chunk in chunks for call in chunk.delta.tool_calls or ()]) == calls
+    assert chunks[-1].finish_reason == ended
+    assert [token for chunk in chunks if chunk.logprobs for token in chunk.logprobs.content] == whole.logprobs.content
+    assert text.startswith("".join(token.token for token in whole.logprobs.content).removesuffix("S"))
+
+
+def test_a_call_in_a_reply_that_a_limit_cut_is_there_and_the_cut_is_told(chat):
+    async def ask(client, url):
+        return (await client.chat.completions.create(model="tiny", messages=USER, tools=TOOLS)).choices[0]
+
+    choice = asked(ScriptedGenerator(chat, f"{LOOK}<tool_call>", end=TurnEnd.LENGTH), chat, ask)
+    assert (choice.finish_reason, len(choice.message.tool_calls)) == ("length", 1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "began"),
+    [
+        (GeneratorError("the engine is down"), 503, True),
+        (GeneratorError("the engine is down"), 503, False),
+        (None, 400, False),  # it does not fit
+    ],
+)
+def test_a_stream_that_fails_counts_as_failed_and_is_refused_while_there_is_time(chat, failure, status, began):
+    end = TurnEnd.CONTEXT if failure is None else TurnEnd.STOP
+    generator = ScriptedGenerator(chat, "what is found" if began else "", end=end, failure=failure)
+
+    async def ask(client, url):
+        texts, refusal = [], None
+        try:
+            async for chunk in await client.chat.completions.create(model="tiny", messages=USER, stream=True):
+                texts.append(chunk.choices[0].delta.content)
+        except openai.APIError as error:
+            refusal = error
+        async with aiohttp.ClientSession() as http:
+            return "".join(texts), refusal, await (await http.get(f"{url}/metrics")).text()
+
+    text, refusal, metrics = asked(generator, chat, ask)
+    assert (bool(text), isinstance(refusal, openai.APIStatusError)) == (began, not began)
+    assert re.search("engine is down" if failure else "longer than this server's context", str(refusal))
+    assert f'hypereyes_requests_total{{status="{status}"}} 1.0' in metrics
+    assert 'status="200"' not in metrics
 
 
 def test_the_agent_streams_its_turns_and_answers_with_its_trajectory(chat):
