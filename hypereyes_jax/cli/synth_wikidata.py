@@ -47,7 +47,9 @@ class SynthWikidataConfig:
     sparql: bool = False
     """The files are SPARQL results in JSON, with the variables s, p, o, sLabel, pLabel and oLabel."""
     classes: tuple[str, ...] = ()
-    """Classes whose instances are read from a dump, such as Q5; without any, all items are."""
+    """Classes whose instances are read from a dump, by their ids, such as Q5; without any, all items are read."""
+    subclasses: bool = False
+    """Read instances of subclasses (P279) of the classes, too, which takes one more pass over the dump."""
     min_sitelinks: int = 0
     """Fewest Wikipedia pages that an item of a dump must have to be read."""
     language: str = "en"
@@ -108,7 +110,7 @@ def run(config: SynthWikidataConfig) -> None:
                 if config.sparql:
                     counts = read_sparql(path, graph)
                 else:
-                    dump = DumpConfig(config.classes, config.language, config.min_sitelinks)
+                    dump = DumpConfig(config.classes, config.subclasses, config.language, config.min_sitelinks)
                     counts = read_dump(path, graph, dump, report_progress)
                 stage.advance()
         try:

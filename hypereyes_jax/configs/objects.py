@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -73,7 +76,8 @@ def named_object(given: Any, what: str) -> NamedObject:
     """A user's object with where it came from: a name is loaded, an object is taken as it is.
 
     What is known of an object given in Python is its qualified name, its source file, and the hash of its own source:
-    a notebook's cells share no file. Without source (made by a C extension, typed at a prompt) there is no hash.
+    a notebook's cells share no file. Without source (made by a C extension, typed at a prompt) there is no hash. Of a
+    function with some arguments given, or wrapped by jax.jit, it is the function's, and the arguments count.
 
     Raises:
       UserError: as `load_object`.
@@ -82,13 +86,26 @@ def named_object(given: Any, what: str) -> NamedObject:
         return given
     if isinstance(given, str):
         return load_object(given, what)
-    thing = given if inspect.isclass(given) or inspect.isroutine(given) else type(given)
+    inner, arguments = given, ""
+    while isinstance(inner, functools.partial):
+        inner, arguments = inner.func, f"{inner.args!r} {inner.keywords!r} {arguments}"
+    inner = inspect.unwrap(inner) if callable(inner) else inner
+    thing = inner if inspect.isclass(inner) or inspect.isroutine(inner) else type(inner)
     name = f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', repr(thing))}"
     try:
         file, source = inspect.getsourcefile(thing) or "", inspect.getsource(thing)
     except (OSError, TypeError):
         return NamedObject(given, name, "", "")
-    return NamedObject(given, name, file, hashlib.sha256(source.encode()).hexdigest())
+    return NamedObject(given, name, file, hashlib.sha256((source + arguments).encode()).hexdigest())
+
+
+def labels(objects: Sequence[NamedObject]) -> list[str]:
+    """The objects' own names; where several have the same, the later ones are numbered: f, f_2."""
+    names: list[str] = []
+    for each in objects:
+        numbered = (f"{each.label}_{number}" for number in itertools.count(2))
+        names.append(next(name for name in itertools.chain([each.label], numbered) if name not in names))
+    return names
 
 
 def instance(source: NamedObject) -> Any:

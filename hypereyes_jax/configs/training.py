@@ -52,6 +52,11 @@ class OptimizerConfig:
     """Keep the moments in the host's pinned memory, and on the device only for the update, when activations are gone.
     It needs a mesh."""
 
+    @property
+    def is_papers(self) -> bool:
+        """Whether optimiser and schedule are those of the paper, and neither optax's by name nor a user's own."""
+        return self.name == "adamw" and self.schedule in ("cosine", "constant")
+
 
 RoutingReplay = Literal["off", "sampler", "trainer"]
 

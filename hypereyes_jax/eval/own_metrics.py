@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from hypereyes_jax.configs.objects import NamedObject, instance, named_object, refuse_coroutine
+from hypereyes_jax.configs.objects import NamedObject, instance, labels, named_object, refuse_coroutine
 from hypereyes_jax.configs.objects import in_words as error_in_words
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
@@ -30,13 +30,13 @@ class OwnMetrics:
     def of(self, result: EpisodeResult, correct: bool | None) -> dict[str, float]:
         """`metric_NAME` by metric. Raises ValueError for what is not a finite number, naming the metric."""
         figures = {}
-        for metric in self.parts:
+        for label, metric in zip(labels(self.parts), self.parts, strict=True):
             number = metric.value(result, correct)
             refuse_coroutine(number, metric.name)
             value = float(number)
             if not math.isfinite(value):
                 raise ValueError(f"the metric {metric.name} gave {value}, which is not a finite number")
-            figures[f"{METRIC}{metric.label}"] = value
+            figures[f"{METRIC}{label}"] = value
         return figures
 
     def means(self, judged: Sequence[tuple[EpisodeResult, bool | None]]) -> dict[str, float]:

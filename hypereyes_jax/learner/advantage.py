@@ -9,7 +9,7 @@ import numpy as np
 
 from hypereyes_jax.configs.objects import NamedObject, in_words, instance, named_object, refuse_coroutine
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.learner.reward import read_only
+from hypereyes_jax.learner.reward import numbers, read_only
 from hypereyes_jax.rl.advantages import group_centred_advantage, group_relative_advantage
 
 # A function of rewards [G] and valid [G] (bool), which gives [G].
@@ -51,7 +51,7 @@ def load_advantage(own: str | Advantage | NamedObject) -> tuple[Advantage, Named
         valid = np.asarray(valid_G, bool)
         given = function(read_only(rewards_G), read_only(valid))
         refuse_coroutine(given, source.name)
-        values = np.asarray(given, np.float32)
+        values = numbers(given)
         if values.shape != valid.shape:
             raise ValueError(f"the advantage {source.name} gave shape {values.shape} for {len(valid)} rollouts")
         if not np.all(np.isfinite(values[valid])):

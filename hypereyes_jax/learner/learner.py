@@ -118,6 +118,9 @@ class _Steps:
         on_host = self.learn.optimizer.moments_on_host
         moments = _moved(state.opt_state, jax.memory.Space.Device) if on_host else state.opt_state
         updates, new_moments = self.optimizer.update(grads, moments, state.trainable)
+        if not self.learn.optimizer.is_papers:  # whose updates are finite where the gradient is
+            figures["update_norm"] = optax.tree.norm(updates)
+            finite &= jnp.isfinite(figures["update_norm"])
         keep = partial(jax.tree.map, partial(jnp.where, finite))
         opt_state = keep(new_moments, moments)
         opt_state = _moved(opt_state, jax.memory.Space.Host) if on_host else opt_state

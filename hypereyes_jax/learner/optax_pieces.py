@@ -104,6 +104,7 @@ def named_optimizer(
             raise UserError(
                 f"{config.name} returned a {type(optimizer).__name__}: an optimizer is an optax.GradientTransformation"
             )
+        _check_optimizer(optimizer, config.name)
         return optimizer
     function = _of_optax(config.name, "optimizer", _is_optimizer)
     arguments = {
@@ -117,6 +118,33 @@ def named_optimizer(
         "mu_dtype": config.first_moment_dtype,
     }
     return _called(function, arguments, config.options, f"{_OPTION}.options")
+
+
+def _check_optimizer(optimizer: optax.GradientTransformation, name: str) -> None:
+    """Makes a first step on made-up weights, as the learner will. Raises UserError for one that can't be."""
+    weights = {"w": jnp.full((4, 4), 0.01, jnp.float32), "norm": jnp.full(4, 0.01, jnp.float32)}
+    gradient = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5), weights)
+    try:
+        updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(weights), weights)
+        shapes = jax.tree.map(jnp.shape, updates)
+        rise = optax.tree.vdot(updates, gradient)
+    except KeyError:
+        return  # it looks for weights of the model by their names
+    except Exception as error:
+        raise UserError(
+            f"the optimizer {name} failed in a step on made-up weights: {in_words(error)}. Its update must work under "
+            "jax.jit and give what is added to the weights, with their structure and shapes"
+        ) from error
+    if shapes != jax.tree.map(jnp.shape, weights) or not bool(jnp.isfinite(rise)):
+        raise UserError(
+            f"the optimizer {name} gave updates that are not finite, or of other shapes than the weights, in a step on "
+            "made-up weights"
+        )
+    if rise > 0:
+        raise UserError(
+            f"the optimizer {name} goes up the gradient: its updates are added to the weights, so they need a minus "
+            "(optax.scale_by_learning_rate has it, optax.scale_by_schedule has not)"
+        )
 
 
 def own_pieces(config: OptimizerConfig) -> list[tuple[str, NamedObject]]:

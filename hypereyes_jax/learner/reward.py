@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hypereyes_jax.configs.objects import NamedObject, call_with_metrics, in_words, instance, named_object
+from hypereyes_jax.configs.objects import (
+    NamedObject,
+    call_with_metrics,
+    in_words,
+    instance,
+    labels,
+    named_object,
+)
 from hypereyes_jax.configs.trace import NO_ANSWER
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
 from hypereyes_jax.errors import UserError
@@ -48,10 +56,10 @@ class WeightedRewards:
         """
         total = np.zeros(len(group.results), np.float32)
         metrics: dict[str, float] = {}
-        for source, weight in self.parts:
+        names = labels([source for source, _ in self.parts])
+        for label, (source, weight) in zip(names, self.parts, strict=True):
             rewards, figures = _called(source, group)
             total += np.float32(weight) * rewards
-            label = source.label
             metrics[f"reward_{label}"] = float(rewards[group.valid_G].mean()) if group.valid_G.any() else 0.0
             metrics |= {f"reward_{label}_{name}": float(value) for name, value in figures.items()}
         return total, metrics
@@ -68,6 +76,14 @@ def read_only(array: Any) -> np.ndarray:
     return view
 
 
+def numbers(result: Any) -> np.ndarray:
+    """What a function gave, as float32. Raises TypeError for texts and complex numbers, which are no rewards."""
+    array = np.asarray(result)
+    if array.dtype.kind in "cSUM":
+        raise TypeError(f"real numbers are needed, not {array.dtype}")
+    return array.astype(np.float32)
+
+
 def load_rewards(own: Sequence[str | GroupReward]) -> WeightedRewards | None:
     """Rewards, each a function, `module:object` or `module:object*weight`; None for none.
 
@@ -82,7 +98,9 @@ def load_rewards(own: Sequence[str | GroupReward]) -> WeightedRewards | None:
         try:
             factor = float(weight) if star else 1.0
         except ValueError:
-            raise UserError(f"{reward!r}: the weight behind * must be a number") from None
+            factor = math.nan
+        if not math.isfinite(factor):
+            raise UserError(f"{reward!r}: the weight behind * must be a finite number")
         source = named_object(place if star else reward, "reward")
         parts.append((replace(source, value=instance(source)), factor))
     if not parts:
@@ -132,7 +150,7 @@ def _called(loaded: NamedObject, group: RewardGroup) -> tuple[np.ndarray, Mappin
         name: read_only(getattr(group, name)) for name in ("accuracy_G", "rounds_G", "invocations_G", "valid_G")
     }
     rewards, metrics = call_with_metrics(loaded, replace(group, **arrays))
-    rewards = np.asarray(rewards, np.float32)
+    rewards = numbers(rewards)
     if rewards.shape != (len(group.results),):
         raise ValueError(f"{loaded.name} gave shape {rewards.shape} for {len(group.results)} rollouts")
     if not np.all(np.isfinite(rewards[group.valid_G])):

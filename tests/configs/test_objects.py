@@ -1,9 +1,10 @@
+import functools
 import hashlib
 import sys
 
 import pytest
 
-from hypereyes_jax.configs.objects import instance, load_object
+from hypereyes_jax.configs.objects import instance, labels, load_object, named_object
 from hypereyes_jax.errors import UserError
 
 SOURCE = "class Judge:\n    name = 'mine'\n\nclass Outer:\n    inner = 5\n"
@@ -60,3 +61,18 @@ def test_a_defect_of_the_file_comes_through(tmp_path):
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             load_object(f"{path}:x", "reward")
+
+
+def weighted(group, weight):
+    return weight
+
+
+def test_a_function_with_some_arguments_given_is_recorded_as_itself_with_these():
+    plain, half, whole = (
+        named_object(each, "reward")
+        for each in (weighted, functools.partial(weighted, weight=0.5), functools.partial(weighted, weight=1))
+    )
+    assert half.name == plain.name
+    assert half.file == __file__
+    assert len({plain.sha256, half.sha256, whole.sha256}) == 3
+    assert labels([plain, half, whole]) == ["weighted", "weighted_2", "weighted_3"]

@@ -184,8 +184,59 @@ def test_another_dump_or_other_settings_need_another_graph(tmp_path, rows):
         read_dump(path, graph)
         with pytest.raises(UserError, match="was made of"):
             read_dump(path, graph, DumpConfig(language="de"))
-    with pytest.raises(UserError, match="items such as Q5"):
-        read_dump(path, Graph(tmp_path / "h.sqlite"), DumpConfig(classes=("human",)))
+    with pytest.raises(UserError, match=r"items such as Q5 \(human\), not 'bird species'. Search for it"):
+        read_dump(path, Graph(tmp_path / "h.sqlite"), DumpConfig(classes=("bird species",)))
+
+
+@pytest.mark.parametrize(
+    "name", ["q5", "wd:Q5", "http://www.wikidata.org/entity/Q5", "https://www.wikidata.org/wiki/Q5"]
+)
+def test_a_class_is_known_by_all_that_names_its_item(tmp_path, rows, name):
+    path = tmp_path / "d.json"
+    write_dump(path, iter(rows))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        assert read_dump(path, graph, DumpConfig(classes=(name,)))["entity"] == 400
+
+
+def subclass_rows():
+    """A city, a big city (a kind of city, which is a kind of itself), and one stated to be both, in Norway."""
+    city, big, norway = 515, 1549591, 20
+    yield entity(31, "instance of", kind="property")
+    yield entity(17, "country", kind="property")
+    yield entity(city, "city", [(279, statement(279, 486972))])
+    yield entity(big, "big city", [(279, statement(279, city)), (279, statement(279, big))])
+    for number, kinds in (
+        (1001, [(city, "normal")]),
+        (1002, [(big, "normal")]),
+        (1003, [(city, "normal"), (big, "preferred")]),
+    ):
+        claims = [(31, statement(31, kind, rank=rank)) for kind, rank in kinds]
+        yield entity(number, f"Place {number}", [*claims, (17, statement(17, norway))])
+    yield entity(norway, "Norway")
+
+
+@pytest.mark.parametrize(("subclasses", "kept"), [(False, {1001}), (True, {1001, 1002, 1003})])
+@pytest.mark.parametrize("few", [20, 0])
+def test_instances_of_subclasses_are_read_where_asked_for(tmp_path, monkeypatch, subclasses, kept, few):
+    monkeypatch.setattr(dump_module, "_FEW", few)
+    monkeypatch.setattr(dump_module, "_BATCH", 1)
+    path = tmp_path / "d.json"
+    write_dump(path, subclass_rows())
+    with Graph(tmp_path / "g.sqlite") as graph:
+        counts = read_dump(path, graph, DumpConfig(classes=("Q515",), subclasses=subclasses))
+        assert graph.with_edge(17, 20, 10) == kept
+        assert counts["entity"] == len(kept)
+
+
+@pytest.mark.parametrize("classes", [(), ("Q515", "Q1549591")])
+def test_an_instance_of_a_subclass_is_one_of_the_class_where_answers_are_counted(tmp_path, classes):
+    """Which city is in Norway has three answers, and not the one that is stated to be a city and nothing finer."""
+    path = tmp_path / "d.json"
+    write_dump(path, subclass_rows())
+    with Graph(tmp_path / "g.sqlite") as graph:
+        read_dump(path, graph, DumpConfig(classes=classes))
+        assert graph.of_type(515, {1001, 1002, 1003, 20}) == {1001, 1002, 1003}
+        assert graph.of_type(1549591, {1001, 1002, 1003, 20}) == {1002, 1003}
 
 
 def test_damage_is_told_and_what_was_read_is_kept(tmp_path, rows):

@@ -1,17 +1,20 @@
 """The learner against an independent reference: each sample alone, plain logits, no packing, no accumulation."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
 from hypereyes_jax.configs.mesh import AXES
-from hypereyes_jax.configs.training import LearnerConfig
-from hypereyes_jax.learner.learner import make_learner
+from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
+from hypereyes_jax.learner.learner import _Steps, make_learner
 from hypereyes_jax.learner.packing import pack, unpack
+from hypereyes_jax.learner.state import TrainState
 from hypereyes_jax.models.lora import init_lora
 from hypereyes_jax.models.qwen3_vl import Kernels, forward, hidden_states, lm_head
 from hypereyes_jax.rl import aggregate, policy_loss, reverse_kl
@@ -61,6 +64,17 @@ def test_sft_gradient_is_the_mean_over_samples_of_their_mean_token_loss(params, 
     np.testing.assert_allclose(metrics["grad_norm"], norm(wanted), rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     assert metrics["tokens"] == sum(case[2].sum() for case in cases)
+
+
+@pytest.mark.parametrize("rate", [0.5, float("nan")])
+def test_a_step_of_another_optimiser_whose_updates_are_not_finite_changes_nothing_and_says_so(rate):
+    """As of a schedule of one's own that gives no number at some step, which the gradient does not show."""
+    learn = LearnerConfig(OptimizerConfig(name="sgd"))
+    steps = _Steps(None, None, learn, optax.sgd(rate), None)
+    state = TrainState(jnp.int32(0), {"w": jnp.ones(2)}, {}, optax.sgd(rate).init({"w": jnp.ones(2)}), None)
+    after, figures = steps.update(state, {"w": jnp.ones(2)}, {"loss": SimpleNamespace(value=jnp.float32(1))})
+    assert figures["refused"] == float(rate != rate)
+    np.testing.assert_array_equal(after.trainable["w"], [0.5, 0.5] if rate == rate else [1, 1])
 
 
 def test_sft_gradient_by_tokens_is_the_mean_over_all_tokens_of_the_step(params, learner):

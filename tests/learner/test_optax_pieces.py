@@ -72,6 +72,22 @@ def test_pieces_of_one_s_own_are_called_with_the_settings_and_kept_with_their_so
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "why"),
+    [
+        ("optax.chain(optax.scale_by_adam(), optax.scale_by_schedule(rate))", "goes up the gradient"),
+        ("optax.scale(float('nan'))", "not finite"),
+        ("optax.GradientTransformation(lambda p: (), lambda g, s, p: ({'w': g['w'][:1]}, s))", "in a step on made-up"),
+        ("optax.GradientTransformation(lambda p: (), lambda g, s, p: 1 / 0)", "ZeroDivisionError"),
+    ],
+)
+def test_an_optimiser_that_could_not_train_is_told_before_anything_is_loaded(tmp_path, optimizer, why):
+    file = tmp_path / "mine.py"
+    file.write_text(f"import optax\ndef mine(rate, config):\n    return {optimizer}\n")
+    with pytest.raises(UserError, match=why):
+        make_optimizer(replace(CONFIG, name=f"{file}:mine"))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"name": "lions"}, "optax has no optimizer 'lions'. Did you mean lion?"),

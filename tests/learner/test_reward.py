@@ -29,6 +29,9 @@ def not_finite(group):
 def no_arguments():
     return 0
 
+def texts(group):
+    return ["1"] * 4
+
 def bad_metrics(group):
     return group.accuracy_G, 5
 """
@@ -65,6 +68,11 @@ def test_what_a_masked_rollout_is_paid_counts_nowhere(own):
     assert metrics["reward_right"] == pytest.approx(1 / 3)
 
 
+def test_metrics_of_functions_of_one_name_are_told_apart(own):
+    _, metrics = load_rewards([lambda group: group.accuracy_G, lambda group: -group.accuracy_G])(made_up_group())
+    assert metrics == {"reward_<lambda>": 0.375, "reward_<lambda>_2": -0.375}
+
+
 def test_no_name_is_no_reward():
     assert load_rewards([]) is None
 
@@ -77,6 +85,8 @@ def test_no_name_is_no_reward():
         ("no_arguments", "positional argument"),
         ("bad_metrics", "not a dict"),
         ("right*heavy", "weight behind"),
+        ("right*nan", "must be a finite number"),
+        ("texts", "real numbers are needed"),
         ("missing", "has no missing"),
     ],
 )

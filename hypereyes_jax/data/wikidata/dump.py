@@ -1,7 +1,7 @@
 """Reading a Wikidata JSON dump: streamed, filtered, in bounded memory, going on where it was stopped.
 
 A dump is a JSON array with an entity a line, in gz, bz2 or plain. It is read twice: for the statements of the entities
-that are kept, then for the labels of the items that these point to.
+that are kept, then for the labels of the items that these point to; and once before, where subclasses are asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from hypereyes_jax.data.wikidata.graph import Graph, Named
-from hypereyes_jax.data.wikidata.statements import WikidataEntity, read_entity
+from hypereyes_jax.data.wikidata.statements import SUBCLASS, WikidataEntity, read_entity, read_subclasses
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
@@ -30,6 +30,10 @@ _LONGEST_LINE = 64 << 20  # bytes; the largest entities have a few megabytes
 # The id of an entity, in front of which plain fields stand alone: an id further in may be one that it points to.
 _HEAD = re.compile(rb'\{\s*(?:"\w+"\s*:\s*(?:"[^"\\]*"|\d+)\s*,\s*)*"id"\s*:\s*"([QP])(\d{1,10})"')
 _TYPED = b'"P31"'
+_HAS_PARENT = b'"P%d"' % SUBCLASS
+_CLASS = re.compile(r"(?:.*[/:])?[Qq](\d{1,10})")  # Q5, wd:Q5, the address of its page
+_NUMBER = re.compile(rb'"(?:Q|numeric-id":)(\d{1,10})')
+_FEW = 20  # classes that are looked for one by one
 _ITEMS = 1 << 28  # item numbers that a mark can be kept for: 32 MiB
 
 
@@ -39,6 +43,8 @@ class DumpConfig:
 
     classes: tuple[str, ...] = ()
     """Items that are an instance (P31) of one of these, such as Q5; () = of anything."""
+    subclasses: bool = False
+    """Instances of subclasses (P279) of these, too."""
     language: str = "en"
     """Language of labels and aliases; what has no label in it is left out."""
     min_sitelinks: int = 0
@@ -61,20 +67,49 @@ def read_dump(
     Raises:
       UserError: no such dump, a damaged one, or a graph that was made of another dump or with other settings.
     """
-    class_numbers = {int(name[1:]) for name in config.classes if re.fullmatch(r"Q\d{1,10}", name)}
-    if len(class_numbers) != len(set(config.classes)):
-        raise UserError(f"classes must be items such as Q5, not {', '.join(config.classes)}.")
+    class_numbers = {_class_number(name) for name in config.classes}
     settings = (config.language, config.min_sitelinks, config.max_entities)
-    made_of = json.dumps([path.name, _size(path), sorted(class_numbers), *settings])
+    below = ["with subclasses"] if config.subclasses else []
+    made_of = json.dumps([path.name, _size(path), sorted(class_numbers), *settings, *below])
     before = graph.progress()
     if before.get("dump", made_of) != made_of:
         raise UserError(f"{graph.path} was made of {before['dump']}, now it is {made_of}. Choose another directory.")
+    if config.subclasses and class_numbers:
+        if before.get("classes") != "done":
+            _read_classes(path, graph, made_of, int(before.get("classes", 0)), advance)
+        class_numbers = {number for kind in class_numbers for number in graph.classes_below(kind)}
     if before.get("statements") != "done":
         _read_statements(path, graph, config, class_numbers, made_of, int(before.get("statements", 0)), advance)
     if graph.progress().get("labels") != "done":
         _read_labels(path, graph, config, int(before.get("labels", 0)), advance)
     graph.finish()
     return graph.counts()
+
+
+def _class_number(name: str) -> int:
+    match = _CLASS.fullmatch(name.strip())
+    if match is None:
+        raise UserError(
+            f"classes are given by the ids of items such as Q5 (human), not {name!r}. Search for it on wikidata.org: "
+            "its page's title ends with the id."
+        )
+    return int(match[1])
+
+
+def _read_classes(path: Path, graph: Graph, made_of: str, start: int, advance: Callable[[int], None]) -> None:
+    """Which class is below which, of all items."""
+    batch: list[tuple[int, int]] = []
+    last_note = number = start
+    for number, line in _lines(path, start):
+        if number - last_note > _NOTED or len(batch) >= _BATCH:
+            before = number - 1  # this line is not read yet
+            graph.add_subclasses(batch, {"dump": made_of, "classes": str(before)})
+            advance(before - last_note)
+            batch, last_note = [], before
+        if _HAS_PARENT in line:
+            batch += read_subclasses(_parsed(path, number, line))
+    graph.add_subclasses(batch, {"dump": made_of, "classes": "done"})
+    advance(max(0, number - last_note))
 
 
 def _read_statements(
@@ -87,28 +122,44 @@ def _read_statements(
     advance: Callable[[int], None],
 ) -> None:
     batch: list[WikidataEntity] = []
+    parents: list[tuple[int, int]] = []
     marks = [b'"Q%d"' % number for number in class_numbers] + [b'"numeric-id":%d' % number for number in class_numbers]
+
+    def may_be_kept(line: bytes) -> bool:
+        """Whether an item may be of one of the classes: most of a filtered dump is dropped before JSON is parsed."""
+        if not class_numbers:
+            return True
+        if _TYPED not in line:
+            return False
+        if len(class_numbers) <= _FEW:
+            return any(mark in line for mark in marks)
+        return any(int(digits) in class_numbers for digits in _NUMBER.findall(line))
+
     count = graph.counts()["entity"]
     last_note = number = start
     for number, line in _lines(path, start):
-        if number - last_note > _NOTED or len(batch) >= _BATCH:
+        if number - last_note > _NOTED or len(batch) + len(parents) >= _BATCH:
             before = number - 1  # this line is not read yet
+            graph.add_subclasses(parents, {})
             graph.add(batch, {"dump": made_of, "statements": str(before)})
             advance(before - last_note)
             count += sum(not entity.is_property for entity in batch)
-            batch, last_note = [], before
+            batch, parents, last_note = [], [], before
             if config.max_entities is not None and count >= config.max_entities:
                 break
         head = _HEAD.match(line)
-        # Most lines of a filtered dump are dropped by these two looks, long before JSON is parsed.
         is_item = head is not None and head[1] == b"Q"
-        if is_item and class_numbers and not (_TYPED in line and any(mark in line for mark in marks)):
+        has_parent = _HAS_PARENT in line and not config.subclasses  # which were read before
+        if is_item and not has_parent and not may_be_kept(line):
             continue
-        entity = read_entity(_parsed(path, number, line), config.language)
+        value = _parsed(path, number, line)
+        parents += read_subclasses(value) if has_parent else []
+        entity = read_entity(value, config.language)
         if entity is None or (not entity.is_property and class_numbers and not class_numbers & set(entity.types)):
             continue
         if entity.is_property or entity.sitelinks >= config.min_sitelinks:
             batch.append(entity)
+    graph.add_subclasses(parents, {})
     graph.add(batch, {"dump": made_of, "statements": "done"})
     advance(max(0, number - last_note))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from hypereyes_jax.data.wikidata.statements import TYPE, WikidataEntity
+from hypereyes_jax.data.wikidata.statements import SUBCLASS, TYPE, WikidataEntity
 from hypereyes_jax.errors import UserError
 
 _SCHEMA = """
@@ -21,6 +21,8 @@ CREATE TABLE IF NOT EXISTS edge (subject INTEGER NOT NULL, property INTEGER NOT 
                                  PRIMARY KEY (subject, property, object)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS number (subject INTEGER NOT NULL, property INTEGER NOT NULL, value REAL NOT NULL,
                                    PRIMARY KEY (subject, property, value)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS subclass (parent INTEGER NOT NULL, child INTEGER NOT NULL,
+                                     PRIMARY KEY (parent, child)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS progress (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _INDEXES = """
@@ -28,7 +30,12 @@ CREATE INDEX IF NOT EXISTS edge_by_object ON edge (property, object, subject);
 CREATE INDEX IF NOT EXISTS number_by_value ON number (property, value, subject);
 CREATE INDEX IF NOT EXISTS label_by_text ON label (text);
 """
-_HAS_TYPE = f"SELECT 1 FROM edge WHERE subject = ? AND property = {TYPE} AND object = ?"
+_TYPES = f"SELECT object FROM edge WHERE subject = ? AND property = {TYPE}"
+# A class is below many by several ways, and some are below themselves: UNION keeps each once.
+_BELOW = """
+WITH RECURSIVE below (id) AS (VALUES (?) UNION SELECT child FROM subclass JOIN below ON parent = below.id)
+SELECT id FROM below
+"""
 _FORM = 0x48594752  # application id: "HYGR"
 _CURE = "Remove it, and the same command reads the dump again; or choose another directory."
 _CACHE_KIB = 65_536  # of SQLite's pages in memory
@@ -60,6 +67,7 @@ class Graph:
     def __init__(self, path: Path):
         """Opens or makes the file. Raises UserError for a file that is not such a graph, or that can't be written."""
         self.path = path
+        self._below: dict[int, frozenset[int]] = {}
         try:
             self._db = sqlite3.connect(path)
             form = self._db.execute("PRAGMA application_id").fetchone()[0]
@@ -91,6 +99,7 @@ class Graph:
 
     def add(self, entities: Iterable[WikidataEntity], progress: Mapping[str, str]) -> None:
         """Entities with their statements, and how far reading is, in one transaction: a kill loses both or neither."""
+        self._below.clear()
         with self._db:
             for entity in entities:
                 if entity.is_property:
@@ -103,9 +112,18 @@ class Graph:
                     self._db.executemany(
                         f"INSERT OR IGNORE INTO {table} VALUES (?, ?, ?)", ((entity.number, *row) for row in rows)
                     )
+                above = [(entity.number, item) for prop, item in entity.edges if prop == SUBCLASS]
+                self._db.executemany("INSERT OR IGNORE INTO subclass (child, parent) VALUES (?, ?)", above)
                 self._db.executemany(
                     "INSERT OR IGNORE INTO alias VALUES (?, ?)", ((entity.number, text) for text in entity.aliases)
                 )
+            self._note(progress)
+
+    def add_subclasses(self, pairs: Iterable[tuple[int, int]], progress: Mapping[str, str]) -> None:
+        """(class, the class above it) of items that are not kept themselves."""
+        self._below.clear()
+        with self._db:
+            self._db.executemany("INSERT OR IGNORE INTO subclass (child, parent) VALUES (?, ?)", pairs)
             self._note(progress)
 
     def add_labels(self, names: Iterable[Named], progress: Mapping[str, str]) -> None:
@@ -203,11 +221,18 @@ class Graph:
         )
         return {row[0] for row in rows}
 
+    def classes_below(self, kind: int) -> frozenset[int]:
+        """A class with all its subclasses, theirs, too."""
+        if kind not in self._below:
+            self._below[kind] = frozenset(row[0] for row in self._db.execute(_BELOW, (kind,)))
+        return self._below[kind]
+
     def of_type(self, kind: int, entities: Iterable[int], limit: int | None = None) -> set[int]:
-        """Those of the entities that are an instance of a class; the search ends at `limit` of them."""
+        """Those of the entities that are an instance of a class or of a subclass; ends at `limit` of them."""
         numbers: set[int] = set()
+        kinds = self.classes_below(kind)
         for number in entities:
-            if self._db.execute(_HAS_TYPE, (number, kind)).fetchone() is not None:
+            if any(row[0] in kinds for row in self._db.execute(_TYPES, (number,))):
                 numbers.add(number)
                 if len(numbers) == limit:
                     break

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TYPE = 31  # P31, instance of
+SUBCLASS = 279  # P279, subclass of
 _ID = re.compile(r"[QP](\d{1,10})")
 _YEAR = re.compile(r"([+-]\d{1,12})-\d\d-\d\d")
 _BY_YEAR = 9  # precision of a time that is known to the year or better
@@ -64,6 +65,17 @@ def read_entity(value: Any, language: str) -> WikidataEntity | None:
         tuple(dict.fromkeys(edges)),
         tuple(dict.fromkeys(values)),
     )
+
+
+def read_subclasses(value: Any) -> list[tuple[int, int]]:
+    """(class, the class above it) of an item of a dump, be it without a label."""
+    number = number_of(value.get("id")) if isinstance(value, dict) else None
+    if number is None:
+        return []
+    above = value.get("claims")
+    statements = {f"P{SUBCLASS}": above.get(f"P{SUBCLASS}")} if isinstance(above, dict) else {}
+    items = (_value(statement) for _, statement in _truthy(statements))
+    return [(number, item) for item in items if isinstance(item, int)]
 
 
 def number_of(name: Any) -> int | None:
