@@ -86,9 +86,11 @@ def named_object(given: Any, what: str) -> NamedObject:
         return given
     if isinstance(given, str):
         return load_object(given, what)
-    inner, arguments = given, ""
+    inner: Any = given
+    arguments = ""
     while isinstance(inner, functools.partial):
-        inner, arguments = inner.func, f"{inner.args!r} {inner.keywords!r} {arguments}"
+        arguments = f"{inner.args!r} {inner.keywords!r} {arguments}"
+        inner = inner.func
     inner = inspect.unwrap(inner) if callable(inner) else inner
     thing = inner if inspect.isclass(inner) or inspect.isroutine(inner) else type(inner)
     name = f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', repr(thing))}"

@@ -19,7 +19,7 @@ _CORNERS = (
     ("left", "top", "right", "bottom"),
 )
 _SIZES = (("x", "y", "width", "height"), ("x", "y", "w", "h"))
-_TRIED = 200  # photos that are opened to tell the order of numbers
+_SAMPLE = 200  # photos that are opened to tell the order of numbers
 
 
 class RowBox(NamedTuple):
@@ -69,8 +69,8 @@ def pixel_boxes(
             pixels[place] = (x1 * width, y1 * height, x2 * width, y2 * height)
         return pixels, ""
     sizes = any(right <= left or bottom <= top for left, top, right, bottom in listed.values())
-    tried = list(listed.items())[:_TRIED]
-    corners = any(_reaches_over(numbers, size_of(place)) for place, numbers in tried) if not sizes else False
+    sample = list(listed.items())[:_SAMPLE]
+    corners = any(_reaches_over(numbers, size_of(place)) for place, numbers in sample) if not sizes else False
     if not sizes and not corners:
         return pixels, "boxes are left out: nothing tells whether their numbers are two corners, or one and a size"
     for place, numbers in listed.items():
