@@ -35,6 +35,8 @@ def count_completion(completion: str, *, published_counting: bool = False) -> Co
         if published_counting:
             calls, searches = published_counts(turn)
             final = _first_closed_answer(turn)
+        elif turn.lstrip().startswith("<|im_start|>"):  # the prompt, which may show examples of calls
+            continue
         else:
             parse = parse_turn(turn)
             calls, searches = int(parse.is_round), parse.invocations

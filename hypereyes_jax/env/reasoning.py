@@ -23,16 +23,25 @@ from hypereyes_jax.env.tag_text import (
 
 _MOST_RESPELT = 2048  # tags of reasoning that are spelt in another way, of a turn
 _NAMES = "|".join(tag.strip("<>") for tag in REASONS)
-_SPACED_TAG = re.compile(rf"<(/?)({_NAMES})\s+>", re.IGNORECASE | re.ASCII)
+# With spaces or attributes: <think >, </ think>, <think type="draft">.
+_SPACED_TAG = re.compile(rf"<(?!/?(?:{_NAMES})>)(/?) ?({_NAMES})(?:\s[^<>]{{0,200}})?(?<!/)>", re.IGNORECASE | re.ASCII)
 _CAPITAL_TAG = re.compile(rf"</?(?=[a-z:]*[A-Z])(?i:{_NAMES})>", re.ASCII)
 # Magistral's and Kimi's, as long as ours.
 _OTHER_MARKS = {"[THINK]": "<think>", "[/THINK]": "</think>", "◁think▷": "<think>", "◁/think▷": "</think>"}
+# Those of Cohere's models, of OpenThinker's, and gpt-oss's channel of thoughts, which are of other lengths.
+_TOKENS = (
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+)
 
 
 def turn_of(text: str) -> TagText:
     """A turn in which the tags of reasoning are looked up as they are usually spelt, each at its place."""
-    if " >" in text or "\n>" in text:
-        text = _SPACED_TAG.sub(r"<\1\2>", text, _MOST_RESPELT)
+    for opening, closing in _TOKENS:
+        if opening in text:
+            text = text.replace(opening, "<think>").replace(closing, "</think>")
+    text = _SPACED_TAG.sub(r"<\1\2>", text, _MOST_RESPELT)
     marks = _CAPITAL_TAG.sub(lambda tag: tag.group().lower(), text, _MOST_RESPELT)
     for other, usual in _OTHER_MARKS.items():
         marks = marks.replace(other, usual)

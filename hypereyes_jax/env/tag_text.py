@@ -7,8 +7,10 @@ import json
 import re
 from collections.abc import Iterable
 
-# The first two are the method's. Other models think in the others, and models of any kind in capitals.
-REASONS = ("<reason>", "<think>", "<thinking>", "<reasoning>", "<thought>", "<seed:think>")
+from hypereyes_jax.env.web.untrusted import THOUGHT_TAGS
+
+# The first is the method's. Other models think in the others, and models of any kind in capitals.
+REASONS = ("<reason>", *(f"<{tag}>" for tag in THOUGHT_TAGS))
 CALL, CALL_END = "<tool_call>", "</tool_call>"
 ANSWER, ANSWER_END = "<answer>", "</answer>"
 OPENINGS = (*REASONS, CALL, ANSWER)

@@ -19,6 +19,7 @@ from hypereyes_jax.env.actions import (
 )
 from hypereyes_jax.env.media.crops import BoxUnits, to_fractions
 from hypereyes_jax.env.types import Box, finite_box
+from hypereyes_jax.env.web.untrusted import THOUGHT_TAGS
 
 # Kinds of bad rows.
 NO_SUCH_IMAGE, NO_BOX, EMPTY_BOX, NO_CALL = "no such image", "no box", "empty box", "no tool call"
@@ -43,7 +44,7 @@ OF_TURNS = frozenset(
     )
 )
 
-REASONS = ("reason", "think", "thinking", "reasoning", "thought")  # tags of reasoning, ours first
+REASONS = ("reason", *THOUGHT_TAGS)  # tags of reasoning, ours first
 _OPENED = re.compile(rf"<({'|'.join(REASONS)}|tool_call|function_call|answer|search|text_search)>")
 _RESULTS = re.compile(
     r"<(?:tool_response|tool_result|tool_results|function_response|information|observation|documents|search_results?"

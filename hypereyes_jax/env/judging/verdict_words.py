@@ -36,8 +36,17 @@ _NEUTRAL = {
     "answer", "reasoning", "it", "s", "is", "was", "verdict", "judgement", "judgment", "grade", "my", "i", "to", "be",
     "judge", "as", "here", "overall", "hence", "therefore", "thus", "so",
 }  # fmt: skip
+_ASSURED = {  # what may stand besides in front of the word that says yes: of anything else it may be true in part
+    "a", "also", "and", "are", "all", "believe", "both", "but", "call", "called", "clearly", "completely", "conclude",
+    "consider", "considered", "counts", "deem", "deemed", "definitely", "entirely", "essentially", "every", "exactly",
+    "factually", "find", "fully", "generated", "grading", "has", "hereby", "in", "indeed", "judged", "label", "m",
+    "mark",
+    "must", "obviously", "of", "output", "overall", "part", "parts", "predicted", "prediction", "rate", "re", "result",
+    "rule", "rules", "say", "semantically", "should", "still", "student", "substance", "substantively", "substantially",
+    "therefore", "they", "think", "totally", "under", "user", "very", "we", "which", "yet",
+}  # fmt: skip
 _REASON = {"because", "since", "as", "for", "given"}  # what may follow one in its clause
-_SUBJECT = {"it", "this", "that", "answer", "response", "is", "was"}
+_SUBJECT = {"it", "this", "that", "answer", "response"}
 _WEAKENED = {  # "t": of "isn't"; "in", "un", "non": of "in correct"
     "not", "t", "isnt", "wasnt", "aint", "no", "nor", "or", "never", "neither", "none", "nothing", "false", "cannot",
     "hardly", "barely", "partially", "partly", "mostly", "largely", "almost", "nearly", "half", "semi", "quasi",
@@ -48,10 +57,12 @@ _WEAKENED = {  # "t": of "isn't"; "in", "un", "non": of "in correct"
     "nicht", "kein", "keine", "pas", "ne", "non", "não", "nao", "ni", "niet", "geen", "ikke", "inte", "ej", "ei", "nie",
     "nu", "tidak", "bukan", "không", "değil",
 }  # fmt: skip
+_UNSURE = {"if", "perhaps", "maybe", "possibly", "probably", "unclear", "unsure", "likely", "unlikely", "or"}
 _BEFORE = {"in", "un", "non", "semi", "quasi", "pseudo"}  # directly before a verdict they are a part of it
+_OPINION = re.compile(r"\bi(?:[’']d| would) (?=say\b|judge\b|grade\b|call\b|consider\b|mark\b|rate\b|deem\b|label\b)")
 _TAKEN_BACK = {"however", "wait", "actually", "unless", "although", "though", "except", "but", "partially", "partly"}
 # Tags, and marks with which models' templates end a turn where a server does not take them off.
-_TAG = re.compile(r"</?[A-Za-z_]{1,32}>|<\|[^<>|\n]{1,40}\|>|\[/?(?:INST|EOS|SEP|PAD)\]")
+_TAG = re.compile(r"</?[A-Za-z_]{1,32}>|<\|[^<>|\n]{1,40}\|>|\[/?(?:INST|EOS|SEP|PAD)\]|\\(?:boxed|text(?:bf)?)\{")
 
 
 def read_verdict(text: str, words: VerdictWords = CORRECT) -> bool | None:
@@ -59,9 +70,10 @@ def read_verdict(text: str, words: VerdictWords = CORRECT) -> bool | None:
 
     Reasoning in <think> is dropped. Where the reply ends with one of the words, that decides, whatever was weighed
     before it ("It is not spelt alike, but means the same. Correct"), unless its own sentence denies or weakens it ("not
-    quite correct", "correct or incorrect"). Where it begins with one ("Incorrect", "The answer is incorrect"), nothing
-    after it may speak against it; but behind one that ends its sentence, reasons may stand ("Incorrect. The correct
-    answer is Chad, not Niger"). A field decides, too ("correct: no").
+    quite correct", "correct or incorrect"), or says yes of something else ("the name is correct"). Where it begins with
+    one ("Incorrect", "The answer is incorrect"), nothing after it may speak against it; but behind one that ends its
+    sentence, reasons may stand ("Incorrect. The correct answer is Chad, not Niger"). A field decides, too ("correct:
+    no").
     """
     plain_text = unicodedata.normalize("NFKC", without_thinking(text))
     plain_text = "".join(char for char in plain_text if unicodedata.category(char) != "Cf")
@@ -99,19 +111,23 @@ def _last_word(text: str, words: VerdictWords) -> bool | None:
     said = _WORD.findall(sentences[-1]) if sentences else []
     if not said or said[-1] not in words.values or text.rstrip().endswith("?"):
         return None
-    clause = _WORD.findall(sentences[-1].rpartition(",")[2])
+    clause = _WORD.findall(_OPINION.sub("", sentences[-1].rpartition(",")[2]))
     # "It is not, I think, correct": a clause that names nothing belongs to the one before.
     about = clause if _SUBJECT & set(clause) else said
     if _WEAKENED & set(about) or len(words.values.keys() & set(about)) > 1 or not all(map(_is_latin, about)):
         return None
+    verdict = words.values[said[-1]]
+    if verdict and not set(about[:-1]) <= _NEUTRAL | _ASSURED | {"100"}:
+        return None
     before = about[-2] if len(about) > 1 else ""
     counted = re.search(r"\d\s*(?:of|/)\s*\d", sentences[-1]) or (before.isdigit() and before != "100")
-    return None if before in _BEFORE or counted else words.values[said[-1]]
+    return None if before in _BEFORE or counted else verdict
 
 
 def _beginning(text: str, words: VerdictWords) -> bool | None:
     """The verdict that a reply begins with, if nothing after it speaks against it."""
-    match = re.match(rf"(.*?)\b({words.yes}|{words.no})\b[^\w\n.!?,:;—–]*([.!?,:;—–\n]?)", text, re.DOTALL)
+    text = re.sub(r"\s-+\s", " – ", text)
+    match = re.match(rf"(.*?)\b({words.yes}|{words.no})\b[^\w\n.!?,:;—–→(]*([.!?,:;—–→(\n]?)", text, re.DOTALL)
     if match is None or not set(_WORD.findall(match[1])) <= _NEUTRAL or match[3] == "?":
         return None
     verdict, rest = words.values[match[2]], text[match.end() :]
@@ -121,11 +137,12 @@ def _beginning(text: str, words: VerdictWords) -> bool | None:
         return None
     # "but the correct answer is" denies nothing, and "is not correct" says the same as "incorrect".
     rest = re.sub(rf"\b(?:but\s+)?(?:the|a) {words.yes}(?=\s+[a-z])", "", rest)
+    rest = re.sub(rf"\b{words.yes}(?=\s+(?:answers?|one|responses?|values?|names?)\b)", "", rest)
     denied = rf"\b(?:not|isn\W?t|wasn\W?t|would (?:only )?be|would have been)(?:\s+\w+)?\s+{words.yes}\b"
     rest = re.sub(denied, words.no, rest)
     against = _TAKEN_BACK | {words.no if verdict else words.yes}
     if match[3] not in (".", "!", "\n") and not with_reason:
-        against |= _WEAKENED
+        against |= _WEAKENED if verdict else _UNSURE
     return None if against & set(_WORD.findall(rest)) else verdict
 
 

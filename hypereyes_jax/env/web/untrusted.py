@@ -13,9 +13,21 @@ from typing import Any
 
 _TRIED_OBJECTS = 256  # opening braces of a reply that may begin an object
 _JSON = json.JSONDecoder()
-_THOUGHTS = "think|thinking|thought|reasoning|seed:think"
-_THOUGHT = re.compile(rf"<(?:{_THOUGHTS})>|\[THINK\]|◁think▷|<\|channel\|>analysis", re.IGNORECASE)
-_THOUGHT_END = re.compile(rf"</(?:{_THOUGHTS})>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>", re.IGNORECASE)
+# Tags that models think in, beside the method's own <reason>.
+THOUGHT_TAGS = (
+    "think", "thinking", "reasoning", "thought", "thoughts", "seed:think", "scratchpad", "analysis", "reflection",
+    "inner_monologue", "inner_thoughts", "rationale", "cot", "plan",
+)  # fmt: skip
+_THOUGHTS = "|".join(THOUGHT_TAGS)
+_THOUGHT = re.compile(
+    rf"<(?:{_THOUGHTS})(?:\s[^<>]*)?>|\[THINK\]|◁think▷|<\|channel\|>analysis|<\|START_THINKING\|>|<\|begin_of_thought\|>",
+    re.IGNORECASE,
+)
+_THOUGHT_END = re.compile(
+    rf"</ ?(?:{_THOUGHTS})\s*>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>|<\|END_THINKING\|>"
+    r"|<\|end_of_thought\|>",
+    re.IGNORECASE,
+)
 _HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
