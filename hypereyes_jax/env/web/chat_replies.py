@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH, parse_turn
+from hypereyes_jax.env.tag_text import CALL
 from hypereyes_jax.env.web.service_words import lacks_credit, service_words
 from hypereyes_jax.env.web.untrusted import encodable, json_or_none, one_line, parse_json
 
@@ -27,7 +28,11 @@ _BROKEN = re.compile(
 _FILTERED = re.compile(r"filter|safety|recitation|blocklist|prohibited|sensitive|spii|guardrail", re.IGNORECASE)
 _NAME_CHARACTERS = 1000  # of a function's name, which may come in pieces
 _CALL_CHARACTERS = 100  # what a call without arguments counts for in the bound on a reply
-_CUT_OFF = ("length", "max_tokens", "model_length", "max_output_tokens")
+_CUT_OFF = re.compile(
+    r"(?:\w+_)?length(?:_limit|_exceeded)?|max_(?:\w+_)?tokens|\w*context_window_exceeded|token_limit|truncated",
+    re.IGNORECASE,
+)
+_CALLS_END = ("tool_calls", "function_call", "tool_use")  # why a reply ends that holds calls
 _TEXT_PARTS = ("text", "output_text")
 
 
@@ -98,6 +103,7 @@ def read_reply(data: Any, where: str) -> ChatReply:
     reasoning = text_of(message.get("reasoning_content") or message.get("reasoning")) or ""
     finish = _finish(choice.get("finish_reason"))
     _check_end(finish, _refusal_of(message) if not text and not calls else "", where)
+    calls.check(text, finish, where)
     if text_of(message.get("content")) is None and not calls and not reasoning and finish != "length":
         raise ChatError(f"{where} sent a reply without a message", transient=True)
     return ChatReply(text + calls.tags(text), finish, *usage_of(data.get("usage")), reasoning=reasoning)
@@ -156,6 +162,8 @@ class StreamReader:
             delta = choice.get("delta")
             if delta is None and not any(self._pieces):  # the whole of it once more ends some streams
                 delta = choice.get("message")
+            if delta is None and isinstance(choice.get("text"), str):  # of completions
+                delta = {"content": choice["text"]}
             if not isinstance(delta, dict):
                 continue
             text += text_of(delta.get("content")) or ""
@@ -189,6 +197,7 @@ class StreamReader:
         if not self._finish and not self._done:
             words = f": {self._stray}" if self._stray else ""
             raise ChatError(f"{self._where} broke off its stream{words}", transient=True)
+        self._calls.check("".join(self._pieces), self._finish, self._where)
         text, reasoning = "".join(self._pieces) + self.calls(), "".join(self._reasoning)
         if not text and not reasoning and self._finish != "length":
             raise ChatError(f"{self._where} sent an empty stream", transient=True)
@@ -208,7 +217,7 @@ def _check_end(finish: str, refusal: str | None, where: str) -> None:
 def _finish(value: Any) -> str:
     """Why a reply ended, "length" for each of the names of its limit."""
     name = value if isinstance(value, str) else ""
-    return "length" if name.lower() in _CUT_OFF else name
+    return "length" if _CUT_OFF.fullmatch(name) else name
 
 
 def error_of(data: Mapping[str, Any], where: str) -> ChatError:
@@ -416,21 +425,35 @@ class _ServerCall:
         return sum(map(len, self.pieces)) <= _TRIED_CHARACTERS and isinstance(json_or_none("".join(self.pieces)), dict)
 
 
+def _function_of(call: Any) -> Mapping[str, Any] | None:
+    """The name and arguments of a call in OpenAI's form, or as others write them; None for what is no call."""
+    if not isinstance(call, dict):
+        return None
+    function = call.get("function", call.get("custom"))
+    if function is None and ("name" in call or "arguments" in call):
+        function = call
+    if not isinstance(function, dict):
+        return None
+    return function if "arguments" in function else {**function, "arguments": function.get("input")}
+
+
 class _Calls:
     """Function calls that a server sends apart from the text, whole or piece by piece."""
 
     def __init__(self) -> None:
         self._calls: list[_ServerCall] = []
         self._at: dict[int, int] = {}  # index of a call, as the server counts -> its place here
+        self._unread = False  # whether there was one in a form that is not known
         self.characters = 0  # of all that is kept here
 
     def __bool__(self) -> bool:
         return bool(self._calls)
 
     def add(self, calls: Any, whole: bool = False) -> None:
-        for place, call in enumerate(calls if isinstance(calls, list) else []):
-            function = call.get("function") if isinstance(call, dict) else None
-            if not isinstance(function, dict):
+        for place, call in enumerate(calls if isinstance(calls, list) else [calls] if calls else []):
+            function = _function_of(call)
+            if function is None:
+                self._unread |= bool(call) and not (isinstance(call, dict) and call.keys() <= {"index", "id", "type"})
                 continue
             index = call.get("index", place)
             index = place if whole or not isinstance(index, int) else index
@@ -466,6 +489,17 @@ class _Calls:
         """The one call of the older form, beside which there is no other."""
         if isinstance(function, dict):
             self.add([{"index": 0, "function": function}])
+
+    def check(self, text: str, finish: str, where: str) -> None:
+        """Raises ChatError for calls that were sent in an unknown form, or that were to be there and are not.
+
+        Args:
+          text: what stands beside them, which may hold them.
+        """
+        if self._unread:
+            raise ChatError(f"{where} sent a tool call in a form that is not known here", transient=False)
+        if finish.lower() in _CALLS_END and not self._calls and CALL not in text:
+            raise ChatError(f"{where} ended its reply with a tool call ({finish}) that it did not send", transient=True)
 
     def tags(self, text: str) -> str:
         """The calls as <tool_call> tags; arguments that are not JSON are for the parser to find wrong.

@@ -29,7 +29,11 @@ _WRONG_KEY = (
     "api key not valid", "api_key_invalid", "invalid_api_key", "invalid api key", "incorrect api key",
     "subscription_token_invalid", "invalid subscription token", "unauthorized",
 )  # fmt: skip
-WORDS = ("error", "errors", "message", "detail", "msg", "error_message", "error_description", "title")
+# The last ones are Baidu's and MiniMax's.
+WORDS = (
+    "error", "errors", "message", "detail", "msg", "error_message", "error_description", "title", "error_msg",
+    "base_resp", "status_msg",
+)  # fmt: skip
 _CODES = ("code", "type", "status", "id", "tag", "reason", "details")
 _WAITS = ("retryDelay", "retry_after", "retryAfter", "estimated_time")  # Google's, Cloudflare's, Hugging Face's
 _COME_BACK = re.compile(

@@ -263,6 +263,16 @@ async def read(client):
             "the GPU is lost",
         ),
         ([event(content="x" * (6 << 20))] * 3 + [DONE], "more than 16,777,216 characters"),
+        (
+            [event(content="I look.", finish="tool_calls"), DONE],
+            "with a tool call \\(tool_calls\\) that it did not send",
+        ),
+        (
+            [event(tool_calls=[{"index": 0, "what": "x"}], finish="tool_calls")],
+            "a tool call in a form that is not known",
+        ),
+        (['data: {"error_code": 17, "error_msg": "daily limit reached"}'], "daily limit reached"),
+        (['data: {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}'], "insufficient balance"),
         # what a proxy writes into a stream that has begun
         (
             [event(content="half"), '{"error": {"message": "upstream is gone", "code": 502}}'],
@@ -297,6 +307,7 @@ async def test_absence_of_data_is_never_an_empty_answer(connect, lines, words):
         (['data: {"choices": [{"delta":\ndata: {"content": "two lines"}, "finish_reason": "stop"}]}'], "two lines"),
         ([event(content="a"), event(content="b").removeprefix("data: "), event(finish="stop")], "ab"),
         ([event(content="a"), "words of a proxy", event(content="b", finish="stop")], "ab"),
+        (['data: {"choices": [{"text": "of completions", "finish_reason": "stop"}]}'], "of completions"),
     ],
 )
 async def test_streams_in_every_shape(connect, lines, text):
@@ -373,13 +384,28 @@ async def test_a_call_of_another_tool_is_told_from_others_by_its_arguments(conne
 
 
 async def test_the_names_of_a_limit_are_one(connect):
-    _, client = await connect([event(content="a", finish="MAX_TOKENS")])
-    assert (await read(client)).finish_reason == "length"
+    for name in ("MAX_TOKENS", "max_output_tokens", "model_context_window_exceeded", "max_length"):
+        _, client = await connect([event(content="a", finish=name)])
+        assert (await read(client)).finish_reason == "length"
 
 
 def one_call(number, index, query, **more):
     function = {"name": "text_search", "arguments": json.dumps({"input": [query]})}
     return event(tool_calls=[{"id": f"call{number}", "function": function, **more} | index])
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [{"index": 0, "id": "c"}, {"index": 0, "name": "text_search", "arguments": '{"input": ["x"]}'}],
+        {"id": "c", "function": {"name": "text_search", "arguments": {"input": ["x"]}}},
+        [{"type": "tool_use", "id": "c", "name": "text_search", "input": {"input": ["x"]}}],
+    ],
+)
+async def test_a_call_in_the_forms_of_other_services_is_made(connect, calls):
+    _, client = await connect(said(None, tool_calls=calls), [event(tool_calls=calls, finish="tool_calls"), DONE])
+    for reply in (await client.complete([("user", ("x",))]), await read(client)):
+        assert parse_turn(reply.text).action == TextSearch(("x",))
 
 
 @pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}])
