@@ -22,14 +22,19 @@ from hypereyes_jax.env.web.service_words import (
     lacks_credit,
     says_of_account,
     service_words,
+    throttled,
+    unauthorized,
     wait_in_words,
     wrong_key,
 )
 from hypereyes_jax.env.web.untrusted import one_line, parse_json
 from hypereyes_jax.errors import SettingError
 
-_REFUSED = {400, 413, 414, 415, 422}
-_TRANSIENT = {408, 409, 425, 429}  # 409: a lock that another request holds, which OpenAI's own client tries again, too
+_REFUSED = {400, 413, 414, 415, 422, 431}
+# 409: a lock that another request holds, which OpenAI's own client tries again, too; 420 and 449: asks to wait of old;
+# 421, 423, 424 and 499: what a server behind the one that answers came to.
+_TRANSIENT = {408, 409, 420, 421, 423, 424, 425, 429, 449, 499}
+_LOGIN = {401, 407, 498}  # of the service, of a proxy; a token that has expired
 _BUSY = {429, 503}  # whose bodies may say when to come back
 _IMPOSSIBLE = {501, 505}  # not implemented, no such version of HTTP: the same request is answered the same again
 _BODY_BYTES = 65_536  # of a failed reply that is not JSON, in which words are looked for
@@ -259,12 +264,13 @@ def _sendable(headers: Mapping[str, str]) -> dict[str, str]:
 def check_status(reply: Reply, where: str) -> Any:
     """The data of a 2xx reply; any other status as the SearchError it means.
 
-    What can never work ends the run, in the service's own words: 401, 402, an account without credit whatever the
-    status, and, while no request has worked yet (a firewall may refuse one of many), 403, a key that is called wrong,
-    any other status that neither is transient nor refuses a request, and a refusal of every one of the first requests.
-    408, 409, 425, 429 and most of 5xx are transient; 400, 413, 414, 415 and 422, and later a firewall's 403, 405, 406,
-    418 and 451, refuse this request, unless nothing else is answered any more: a key taken back is no firewall.
-    A success without content, or with a part of it, is a failure.
+    What can never work ends the run, in the service's own words: 401, 402, 407, 498, an account without credit and a
+    key that is called wrong whatever the status, and, while no request has worked yet (a firewall may refuse one of
+    many), 403, any other status that neither is transient nor refuses a request, and a refusal of every one of the
+    first requests. 429 and a 403 that asks to wait, what is busy or locked (408, 409, 423, 425 ...) and most of 5xx are
+    transient; 400, 413, 414, 415, 422 and 431, and later a firewall's 403, 405, 406, 418 and 451, refuse this request,
+    unless nothing else is answered any more: a key taken back is no firewall. A success without content, or with a part
+    of it, is a failure.
     """
     status = reply.status
     if status in (200, 201):
@@ -275,18 +281,20 @@ def check_status(reply: Reply, where: str) -> Any:
     words = f": {reply.words}" if reply.words else ""
     if status == 402 or lacks_credit(reply.data):
         raise FatalSearchError(f"the account at {where} has no credit left (HTTP {status}){words}", kind="no_credit")
-    if status == 401 or (not reply.worked and (status == 403 or wrong_key(reply.data))):
+    throttles = status == 429 or (status == 403 and (reply.retry_after is not None or throttled(reply.data)))
+    of_login = status in _LOGIN or wrong_key(reply.data)
+    if of_login or (not reply.worked and not throttles and (status == 403 or unauthorized(reply.data))):
         message = f"{where} refused the key or login (HTTP {status}); check it and run again{words}"
         raise FatalSearchError(message, kind="auth")
-    kind = "throttled" if status == 429 else f"http_{status}"
-    refused = status in _REFUSED or (status in _FIREWALL and reply.worked)
-    transient = status in _TRANSIENT or (status >= 500 and status not in _IMPOSSIBLE)
+    kind = "throttled" if throttles else f"http_{status}"
+    refused = status in _REFUSED or (status in _FIREWALL and reply.worked and not throttles)
+    transient = throttles or status in _TRANSIENT or (status >= 500 and status not in _IMPOSSIBLE)
     if not reply.worked and not refused and not transient:
         what = "has nothing at this address" if status == 404 else "can't be used at this address"
         if 300 <= status < 400:
             what = "leads to another address, which is not followed; give that one"
         raise FatalSearchError(f"{where} {what} (HTTP {status}){words}", kind=kind)
-    for_good = not reply.worked or status in _FIREWALL or wrong_key(reply.data)
+    for_good = not reply.worked or status in _FIREWALL or unauthorized(reply.data)
     if refused and reply.failures >= _REFUSALS and for_good:
         which = "last" if reply.worked else "first"
         message = f"{where} refused each of the {which} {reply.failures} requests (HTTP {status}){words}"
@@ -308,7 +316,7 @@ def unusable(data: Any, where: str, why: str) -> SearchError:
     words = f": {words}" if words else ""
     if lacks_credit(data):
         return FatalSearchError(f"the account at {where} has no credit left{words}", kind="no_credit")
-    if wrong_key(data):
+    if unauthorized(data):
         return FatalSearchError(f"{where} refused the key or login; check it and run again{words}", kind="auth")
     return SearchError(f"{where} {why}{words}", transient=True, kind="bad_reply")
 

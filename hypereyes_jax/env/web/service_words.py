@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from hypereyes_jax.env.web.retries import read_retry_after
@@ -22,13 +22,30 @@ _NO_CREDIT = (
     "balance is insufficient", "used all available credits", "freetieronly", "used all of the searches", "欠费",
     "余额不足",
 )  # fmt: skip
+# The same in other words, of whatever service.
+_NO_CREDIT_SAID = re.compile(
+    r"\bmonthly (?:\w+ ){0,3}(?:quota|limit)|(?:quota|limit)s? (?:for|of) (?:this|the) month|queries per day"
+    r"|daily ?limit ?exceeded|daily (?:\w+ ){0,2}limit (?:has been |was |is )?(?:exceeded|reached)"
+    r"|(?:account|organi[sz]ation|project) (?:has been |was |is )?(?:suspended|deactivated|disabled|terminated)"
+    r"|(?:trial|subscription|plan) (?:has |is )?(?:expired|ended)|not subscribed|\bkey limit exceeded"
+    r"|(?:credits?|balance|funds) (?:is |are |has been |have been )?(?:exhausted|depleted|used up)"
+    r"|\bno (?:remaining |more )?credits?\b|insufficient (?:\w+ )?(?:balance|credits?|funds)"
+    r"|spend(?:ing)? (?:limit|cap)|specified api usage limits"
+    r"|billing_error|billing (?:problem|issue)|account_deactivated|unpurchased"
+)
 # OpenAI says so of an empty account, too, and Google of a minute's quota, with the time to come back.
 _QUOTA = "exceeded your current quota"
 # What they say of a key, under statuses that else refuse one request only: Google's, OpenAI's, Brave's.
 _WRONG_KEY = (
     "api key not valid", "api_key_invalid", "invalid_api_key", "invalid api key", "incorrect api key",
-    "subscription_token_invalid", "invalid subscription token", "unauthorized",
+    "subscription_token_invalid", "invalid subscription token",
 )  # fmt: skip
+_WRONG_KEY_SAID = re.compile(
+    r"(?:api[ _-]?key|access token|credentials?) (?:has been |has |is |was |are )?(?:expired|revoked|invalid|disabled)"
+    r"|(?:invalid|expired|revoked) (?:api[ _-]?key|(?:access|auth|bearer) token|credentials?)"
+)
+_UNAUTHORIZED = "unauthorized"  # which firewalls say, too
+_THROTTLED = re.compile(r"rate ?limit|too many requests|throttl|slow ?down")
 # The last ones are Baidu's and MiniMax's.
 WORDS = (
     "error", "errors", "message", "detail", "msg", "error_message", "error_description", "title", "error_msg",
@@ -50,24 +67,38 @@ _NOTHING_FOUND = re.compile(
 
 def lacks_credit(data: Any) -> bool:
     """Whether a failed reply says that the account is empty, which no waiting cures."""
-    return _says(data, _NO_CREDIT) or (_says(data, (_QUOTA,)) and wait_in_words(data) is None)
+    text = _said(data)
+    if any(word in text for word in _NO_CREDIT) or _NO_CREDIT_SAID.search(text):
+        return True
+    return _QUOTA in text and wait_in_words(data) is None
 
 
 def wrong_key(data: Any) -> bool:
     """Whether a failed reply says that the key is wrong."""
-    return _says(data, _WRONG_KEY)
+    text = _said(data)
+    return any(word in text for word in _WRONG_KEY) or _WRONG_KEY_SAID.search(text) is not None
+
+
+def unauthorized(data: Any) -> bool:
+    """Whether a failed reply says that the key is wrong, or no more than that the request may not be made."""
+    return wrong_key(data) or _UNAUTHORIZED in _said(data)
+
+
+def throttled(data: Any) -> bool:
+    """Whether a failed reply says that there were too many requests."""
+    return _THROTTLED.search(_said(data)) is not None
 
 
 def says_of_account(data: Any) -> bool:
-    """Whether a text or a reply has words of an empty account or a wrong key."""
-    return _says(data, (*_NO_CREDIT, *_WRONG_KEY, _QUOTA))
+    """Whether a text or a reply has words of an empty account, a wrong key or too many requests."""
+    return lacks_credit(data) or unauthorized(data) or throttled(data) or _QUOTA in _said(data)
 
 
 def failed_beside_nothing(data: Any) -> bool:
     """Whether a reply that holds an empty list of results tells of a failure, and not that nothing was found."""
     if not isinstance(data, dict) or found_nothing(data):
         return False
-    return any(data.get(name) for name in ("error", "errors", "detail")) or lacks_credit(data) or wrong_key(data)
+    return any(data.get(name) for name in ("error", "errors", "detail")) or lacks_credit(data) or unauthorized(data)
 
 
 def found_nothing(data: Any) -> bool:
@@ -98,9 +129,8 @@ def _waits(data: Any, depth: int) -> Iterator[float | str]:
             yield from _waits(value, depth - 1)
 
 
-def _says(data: Any, words: Sequence[str]) -> bool:
-    text = " ".join(_texts(data, 4)).lower()
-    return any(each in text for each in words)
+def _said(data: Any) -> str:
+    return " ".join(_texts(data, 4)).lower()
 
 
 def _texts(data: Any, depth: int) -> Iterator[str]:
