@@ -10,7 +10,8 @@ from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN
 from hypereyes_jax.data.sources.types import BadRow, Row
 
 # on a reply, as TRL's, ms-swift's and LLaMA-Factory's sets for KTO have it
-_VERDICTS = ("label", "kto_tag", "kto_label")
+_VERDICTS = ("label", "kto_tag", "kto_label", "is_correct", "correct", "success", "passed", "accepted", "is_valid")
+_REJECTIONS = ("rejected", "is_rejected", "failed")
 _OBJECTS = ("<ref-object>", "<bbox>")  # places that ms-swift fills with what stands in `objects`
 
 # Where a message begins, as Qwen's and others' (ChatML), Llama's, Gemma's, Mistral's and Zephyr's templates mark it.
@@ -44,9 +45,10 @@ def refuse_template(text: str) -> None:
 
 def refuse_unwanted(row: Row) -> None:
     """Raises BadRow for a row whose reply is marked as one that a model should not give."""
-    mark = next((name for name in _VERDICTS if row.get(name) is False), None)
-    if mark is not None:
-        why = f"its reply is marked as one that is not wanted ({mark}: false), and every reply is learnt here"
+    marks = [f"{name}: false" for name in _VERDICTS if row.get(name) is False]
+    marks += [f"{name}: true" for name in _REJECTIONS if row.get(name) is True]
+    if marks:
+        why = f"its reply is marked as one that is not wanted ({marks[0]}), and every reply is learnt here"
         raise BadRow(NOT_TO_LEARN, f"{why}: leave such rows out")
 
 

@@ -53,6 +53,7 @@ _CALLS = ("tool_call", "function_call")  # roles whose content is a call in JSON
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")  # of a turn, beside its content
 # Of a turn, as ms-swift, OpenAI's fine-tuning and axolotl name it.
 _WEIGHTS = ("loss", "loss_scale", "weight", "train", "training")
+_MASKS = ("masked", "mask", "ignore", "no_loss")  # the other way round
 _ARGUMENTS = ("arguments", "parameters", "args", "input")  # of a call beside a text
 _THOUGHT_BEFORE_CALL = re.compile(r"\s*(<think>.*?</think>)\s*(.*)", re.DOTALL)
 # A place of a picture, as the frameworks and Qwen's own template write it, or Qwen-VL's, which holds the path.
@@ -60,6 +61,7 @@ _TAG = re.compile(
     r"(?:<(?P<kind>image|video)>|<\|vision_start\|><\|(?P<pad>image|video)_pad\|><\|vision_end\|>"
     r"|<img>(?P<path>[^<>\n]+)</img>)\n?"
 )
+_PLACE = re.compile(r"<image>|<video>|<\|(?:image|video)_pad\|>")
 _UNTYPED = ("text", "image_url", "image", "video")  # what tells the type of a part that names none
 _PICTURE_KEYS = ("image", "image_url", "input_image", "url", "path", "bytes", "base64", "data", "source")
 _PAIRS = (("instruction", "output"), ("query", "response"), ("prompt", "completion"), ("prompt", "response"))
@@ -109,6 +111,11 @@ def conversation(row: Row, layout: Layout) -> Conversation:
         messages.append(("system", [system], ()))
     for number, message in enumerate(in_order_of_calls(raw), start=1):
         messages.append(_read(message, number))
+    mask = unpacked(row.get("loss_mask"))
+    if isinstance(mask, list) and len(mask) == len(raw) == len(messages) - bool(system):
+        turns = [number for number, (role, *_) in enumerate(messages[bool(system) :]) if role == "assistant"]
+        if any(not mask[number] for number in turns):
+            raise BadRow(NOT_TO_LEARN, "its loss_mask leaves turns of the model out, and every turn is learnt here")
     if isinstance(row.get("objects"), Mapping):
         refuse_places_of_objects(part for _, parts, _ in messages for part in parts if isinstance(part, str))
     messages_with_media = _place(messages, pictures_of(row, layout), clips_of(row, layout))
@@ -337,6 +344,11 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
         if isinstance(part, str) and role != "tool":  # pages may hold anything
             refuse_template(part)
     mark = next((key for key in _WEIGHTS if message.get(key) is not None and not message[key]), None)
+    mark = mark or next((key for key in _MASKS if message.get(key) is True), None)
+    if role == "assistant" and any(isinstance(part, str) and _PLACE.search(part) for part in parts):
+        raise BadRow(
+            "image in a turn", f"message {number}, of the assistant, has a place of an image: only a prompt can"
+        )
     if role == "assistant" and mark is not None:
         why = f"message {number} is marked as not to be learnt ({mark}: {message[mark]}), and every turn is learnt here"
         raise BadRow(NOT_TO_LEARN, f"{why}: remove the mark if it may be")

@@ -174,12 +174,11 @@ def _grouped(
     messages: tuple[SourceMessage, ...],
 ) -> tuple[str, list[list[str | Picture | Clip]], list[list[SourceMessage]]]:
     """System prompt, what the model is shown before each turn, and the messages of each turn. Raises BadRow."""
-    system = "\n".join(part for m in messages if m.role == "system" for part in m.parts if isinstance(part, str))
+    begun = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
+    system = "\n".join(part for m in messages[:begun] for part in m.parts if isinstance(part, str))
     observations: list[list[str | Picture | Clip]] = []
     turns: list[list[SourceMessage]] = []
-    for message in messages:
-        if message.role == "system":
-            continue
+    for message in messages[begun:]:  # what the system says later is shown where it says it
         if message.role == "assistant":
             if not observations:
                 raise BadRow("no prompt", "its conversation begins with a turn of the model")

@@ -76,6 +76,8 @@ class QuestionRow(NamedTuple):  # made a million times in a scan, where a frozen
 def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow]:
     """The questions of a row: one, or two of LiveVQA. Raises BadRow."""
     layout = fields.layout(row)
+    if row.get("answerable") is False or row.get("is_impossible") is True:  # MuSiQue's, SQuAD's
+        raise BadRow("no answer", "it is marked as a question without an answer (answerable, is_impossible)")
     if layout.short is not None and (question := _short(row, layout, layout.short, default_id)) is not None:
         return [question]
     if layout.ours:

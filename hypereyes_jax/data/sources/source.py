@@ -221,6 +221,8 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
         of_pictures = (*layout.columns("images"), *layout.columns("videos"))
         if "images" not in layout.named and all(is_blank(row.get(column)) for column in of_pictures):
             report.pictures_unread |= {name: None for name in others if looks_like_picture(row[name])}
+        elif "images" not in layout.named:
+            report.pictures_unread |= dict.fromkeys(_others_with_pictures(row, layout))
 
     def _refuse(self, bad: BadRow, place: Place) -> None:
         if self.options.bad_rows == "refuse":
@@ -236,6 +238,25 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
             raise UserError(f"no row of {name} can be used: {problem}." + (f" {first}" if first else ""))
         self._file, self._row = np.array(files, np.int32), np.array(rows, np.int64)
         self._part = np.array(parts, np.int16)
+
+
+def _others_with_pictures(row: Row, layout: Layout) -> list[str]:
+    """Columns with pictures that the one that is read does not have; the same in another form is not one of these."""
+    filled = [name for name in layout.columns("images") if not is_blank(row.get(name))]
+    if not filled or filled[0] in layout.numbered:
+        return []
+    others = [
+        name for name in (*filled[1:], *layout.numbered) if isinstance(row.get(name), str | list | tuple | Mapping)
+    ]
+    read = _names_in(row[filled[0]])
+    return [name for name in others if read and looks_like_picture(row[name]) and not _names_in(row[name]) <= read]
+
+
+def _names_in(value: Any) -> set[str]:
+    """The names of files that a column of pictures holds."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    paths = [part.get("path") if isinstance(part, Mapping) else part for part in parts]
+    return {Path(path).name for path in paths if isinstance(path, str)}
 
 
 class Questions(Source[Question, QuestionRow]):

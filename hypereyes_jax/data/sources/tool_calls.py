@@ -71,7 +71,8 @@ _TAGS = re.compile(r"<(text_search|search)>(.*?)</\1>", re.DOTALL)  # MMSearch-R
 _MARKED = re.compile(  # answers as others mark them
     r"\\boxed\{(?:\\text\{(?P<text>[^{}]*)\}|(?P<boxed>(?:[^{}]|\{[^{}]*\})*))\}"
     r"|<(?:final_answer|Answer|solution)>(?P<tagged>.*?)</(?:final_answer|Answer|solution)>"
-    r"|<\|begin_of_box\|>(?P<glm>.*?)<\|end_of_box\|>",
+    r"|<\|begin_of_box\|>(?P<glm>.*?)<\|end_of_box\|>"
+    r"|(?:^|\n)[ \t]*\**(?:Final Answer|Answer)(?:\*\*)?[ \t]*:(?:\*\*)?(?P<label>.+)",
     re.DOTALL,
 )
 
@@ -82,6 +83,8 @@ _UNNUMBERED = re.compile(  # the image of a question that has one
     r"(?:img|image|picture|pic|photo)\W*",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
+_NUMBERS = re.compile(r"[\s\[(]*" + r"[\s,;)(\]\[]+".join([rf"({_NUMBER.pattern})"] * 4) + r"[\s\])]*")
 _PATH = re.compile(r"[/\\]|\.\w{3,4}$")
 
 SizeOf = Callable[[int], tuple[int, int]]  # number of a conversation's image -> (width, height); raises BadRow
@@ -394,16 +397,25 @@ def _texts(value: Any) -> tuple[str, ...]:
     if isinstance(value, list):
         texts: list[str] = []
         for part in value:
-            texts += _texts(part.get("query") if isinstance(part, Mapping) else part)
+            texts += _texts(part)
         return tuple(texts)
+    if isinstance(value, Mapping) and (named := next((value[name] for name in QUERIES if name in value), None)):
+        return _texts(named)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (str(value),)
+    if value is not None and not isinstance(value, str):
+        raise BadRow(NO_QUERY, f"a query of one of its tool calls is not a text: {str(value)[:80]}")
     return ()
 
 
 def _boxes(value: Any) -> tuple[Box, ...]:
     """Boxes from four numbers, a list of fours, objects with corners or width and height, or JSON. Raises BadRow."""
-    if isinstance(value, str):
-        value = json_or_none(value)
-    if value is None or value == []:
+    if isinstance(value, str) and value.strip():
+        numbers = _NUMBERS.fullmatch(value)  # "10, 20, 30, 40", "(10,20),(30,40)"
+        written, value = value, [float(number) for number in numbers.groups()] if numbers else json_or_none(value)
+        if value is None and written.strip().lower() not in ("null", "none"):
+            raise BadRow(NO_BOX, f"a box in one of its tool calls can't be read: {written[:80]}")
+    if value is None or value in ("", []):
         return ()
     if isinstance(value, Mapping):
         for names in _CORNERS:
@@ -416,6 +428,8 @@ def _boxes(value: Any) -> tuple[Box, ...]:
             if name in value:
                 return _boxes(value[name])
     if isinstance(value, list):
+        if len(value) == 4 and all(isinstance(part, str) and _NUMBER.fullmatch(part.strip()) for part in value):
+            value = [float(part) for part in value]
         if len(value) == 4 and all(isinstance(part, int | float) for part in value):
             return (_box(value),)
         return tuple(box for part in value for box in _boxes(part))

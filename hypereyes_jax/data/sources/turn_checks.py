@@ -114,6 +114,8 @@ def _outside(text: str) -> str:
         at = end + len(tag[1]) + 3
     if answers and not any(answers):
         raise BadRow(NO_ANSWER, "an <answer> in it is empty")
+    if len(set(answers)) > 1:
+        raise BadRow("several answers", "a turn in it has several answers, of which the first would end the episode")
     return "".join((*parts, text[at:]))
 
 

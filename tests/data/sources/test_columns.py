@@ -89,6 +89,25 @@ def test_pictures_in_a_column_of_no_known_name_are_told(lines, pictures, value):
         assert rows.report.left_out() == []
 
 
+def test_pictures_beside_those_that_are_read_are_told(lines, pictures):
+    row = {"question": "?", "answer": "a", "image": "pics/0.png"}
+    for more, names in (
+        ({"images": ["pics/1.png"]}, ["image"]),
+        ({"img_1": {"bytes": None, "path": "pics/1.png"}}, ["img_1"]),
+    ):
+        with open_questions(lines(row | more)) as rows:
+            assert list(rows.report.pictures_unread) == names
+    for same in ({"images": ["pics/0.png", "pics/1.png"]}, {"image_url": "https://a.example/0.png"}, {"img_1": None}):
+        with open_questions(lines(row | same)) as rows:
+            assert not rows.report.pictures_unread
+
+
+@pytest.mark.parametrize("mark", [{"answerable": False}, {"is_impossible": True}])
+def test_a_question_that_is_marked_as_without_an_answer_is_none(lines, mark):
+    with pytest.raises(UserError, match="marked as a question without an answer"):
+        open_questions(lines({"question": "?", "answer": "a", **mark}))
+
+
 def test_pictures_as_bytes_in_a_column_of_no_known_name_are_told(tmp_path, red):
     path = tmp_path / "rows.parquet"
     inside = [{"bytes": red, "path": None}]

@@ -389,6 +389,66 @@ def test_boxes_beyond_all_bounds_are_one_sentence(lines, box, why):
         open_examples(lines({"messages": talk}))
 
 
+def talk_of(arguments, name="image_search"):
+    return [
+        {"role": "user", "content": "<image>?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name, "arguments": arguments}}]},
+        {"role": "tool", "content": "It is Oslo."},
+        {"role": "assistant", "content": "Oslo"},
+    ]
+
+
+@pytest.mark.parametrize("box", ["0.1, 0.2, 0.5, 0.75", "(0.1,0.2),(0.5,0.75)", ["0.1", "0.2", "0.5", ".75"]])
+def test_a_box_in_texts_is_read(lines, pictures, box):
+    row = {"messages": talk_of({"bbox": box}), "images": ["pics/0.png"]}
+    (example,) = open_examples(lines(row), box_units="unit")
+    assert actions(example)[0] == ImageSearch("img_0", ((0.1, 0.2, 0.5, 0.75),))
+
+
+@pytest.mark.parametrize("box", ["the left half", ["10%", "10%", "30%", "30%"], "10%,10%,30%,30%", [["a"]]])
+def test_a_box_that_is_none_is_no_search_of_the_whole_image(lines, pictures, box):
+    with pytest.raises(UserError, match="a box in one of its tool calls can't be read"):
+        open_examples(lines({"messages": talk_of({"bbox": box}), "images": ["pics/0.png"]}))
+
+
+def test_queries_of_any_form_are_all_read_or_the_row_is_bad(lines, pictures):
+    row = {"messages": talk_of({"queries": ["a", {"q": "b"}, 2025]}, "text_search"), "images": ["pics/0.png"]}
+    (example,) = open_examples(lines(row))
+    assert actions(example)[0] == TextSearch(("a", "b", "2025"))
+    with pytest.raises(UserError, match="a query of one of its tool calls is not a text"):
+        open_examples(lines(row | {"messages": talk_of({"queries": ["a", {"what": "b"}]}, "text_search")}))
+
+
+def test_what_the_system_says_later_is_shown_where_it_says_it(lines):
+    hint = {"role": "system", "content": "One call is left."}
+    messages = talk_of({"queries": ["a"]}, "text_search")
+    messages[0] = {"role": "user", "content": "?"}
+    (example,) = open_examples(lines({"messages": [*messages[:3], hint, messages[3]]}))
+    assert example.observations[1] == (f"{RESULT}\nOne call is left.",)
+
+
+@pytest.mark.parametrize(
+    ("turn", "why"),
+    [
+        ("See <image>: Oslo", "has a place of an image"),
+        ("<answer>Bergen</answer><answer>Oslo</answer>", "has several answers"),
+    ],
+)
+def test_a_turn_that_no_episode_reads_so_is_refused(lines, turn, why):
+    with pytest.raises(UserError, match=why):
+        open_examples(lines({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": turn}]}))
+
+
+@pytest.mark.parametrize(
+    "turn", ["<think>so</think>Final Answer: Oslo", "<think>so</think>\nIt fits.\n**Answer:** Oslo"]
+)
+def test_an_answer_behind_a_label_is_the_answer(lines, turn):
+    (example,) = open_examples(
+        lines({"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": turn}]})
+    )
+    assert actions(example) == [Answer("Oslo")]
+
+
 def test_a_call_in_the_text_and_beside_it_is_one_call(lines):
     inline = '<tool_call>{"name": "text_search", "arguments": {"input": ["x"]}}</tool_call>'
     beside = [{"function": call("text_search", input=["x"])}, {"function": call("text_search", input=["y"])}]

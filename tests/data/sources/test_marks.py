@@ -77,7 +77,7 @@ def test_results_with_images_out_of_order_are_refused(lines, pictures, content):
         open_examples(lines(row(*messages)))
 
 
-@pytest.mark.parametrize("field", ["label", "kto_tag"])
+@pytest.mark.parametrize("field", ["label", "kto_tag", "is_correct", "success"])
 def test_a_reply_that_is_marked_as_not_wanted_is_not_learnt(lines, pictures, field):
     path = lines(row(REPLY, id=1, **{field: False}), row(REPLY, id=2, **{field: True}))
     with pytest.raises(UserError, match=rf"line 1: its reply is marked as one that is not wanted \({field}: false\)"):
@@ -88,7 +88,18 @@ def test_a_reply_that_is_marked_as_not_wanted_is_not_learnt(lines, pictures, fie
     assert question.answers == ("Bergen",)
 
 
-@pytest.mark.parametrize("mark", [{"loss_scale": 0.0}, {"training": False}])
+def test_what_is_marked_as_rejected_is_not_learnt(lines, pictures):
+    with pytest.raises(UserError, match=r"not wanted \(rejected: true\)"):
+        open_examples(lines(row(REPLY, rejected=True)))
+
+
+def test_turns_that_a_mask_of_the_row_leaves_out_are_not_learnt(lines, pictures):
+    assert len(open_examples(lines(row(REPLY, loss_mask=[0, 1])))) == 1
+    with pytest.raises(UserError, match="its loss_mask leaves turns of the model out"):
+        open_examples(lines(row(REPLY, loss_mask=[0, 0])))
+
+
+@pytest.mark.parametrize("mark", [{"loss_scale": 0.0}, {"training": False}, {"masked": True}])
 def test_a_turn_that_has_no_weight_is_not_learnt(lines, pictures, mark):
     with pytest.raises(UserError, match=rf"message 2 is marked as not to be learnt \({next(iter(mark))}: "):
         open_examples(lines(row(REPLY | mark)))
