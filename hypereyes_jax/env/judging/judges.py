@@ -16,6 +16,10 @@ MADE_UP = Question("", "Which city is the capital of France?", (), ("Paris",))
 
 # Letters that no decomposition takes apart, as they are written without their marks.
 _LETTERS = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "œ": "oe", "æ": "ae", "ı": "i", "ð": "d", "þ": "th"})
+_BOXED = re.compile(r"^\W*\\(?:boxed|text)\s*\{(.*)\}\W*$", re.DOTALL)
+_TIME = re.compile(r"\b(\d{1,2})\.(\d\d)(?= ?[ap]\.?m)", re.IGNORECASE)  # 10.30 am
+_POINT = re.compile(r"(?<![\d.])(\d+)\.(?=\d+(?![\d.]))")  # of a decimal, and not of a date or a version
+_POINT_OR_COMMA = re.compile(r"(?<![\d.,])(\d+)[.,](?=\d+(?![\d.,]))")
 _LONGEST = 1000  # characters of a text that is read as a number or a date
 
 
@@ -56,11 +60,18 @@ class ExactJudge:
         dates = read_date(answer), read_date(accepted)
         if None not in dates:
             return dates[0] == dates[1]
+        answer, accepted = (_BOXED.sub(r"\1", text) for text in (answer, accepted))
         a, b = read_number(answer), read_number(accepted)
         if a is None or b is None:
-            words = _words(answer)
-            return bool(words) and words == _words(accepted)
+            return bool(_readings(answer) & _readings(accepted))
         return same_number(a, b, self.number_tolerance)
+
+
+def _readings(text: str) -> set[str]:
+    """The words of an answer that is not a number; twice for "1,5", which may be a decimal or a list. "3.5" is none."""
+    text = _TIME.sub(r"\1:\2", text)
+    points = (_POINT.sub(r"\1 point ", text), _POINT_OR_COMMA.sub(r"\1 point ", text))
+    return {_words(each) for each in points} - {""}
 
 
 def _words(text: str) -> str:

@@ -12,7 +12,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from hypereyes_jax.env.judging.judges import normalise
@@ -36,7 +36,12 @@ _LETTER = re.compile(
 _MARKUP = re.compile(r"\\(?:boxed|text|mathbf|textbf)\b|[*`${}]|(?<!\w)_|_(?!\w)")  # of Markdown and LaTeX
 _ANOTHER = re.compile(r"[\s,;/&.)]*(?:(?:and|or)\s)?\(?([A-Z])\)?\s*(?:$|[,;/.]|and\s|or\s)")
 _MARK = re.compile(r"\s*[.):,;\u3001\u3002]|\s+[-\u2013\u2014]\s|\s*\n")  # behind a letter
-_REASON = re.compile(r"\s+(?:because|since|is)\b")
+# "So the answer is B.", "I choose (B)", "答案：B": at the end of a text that names no other option and denies nothing
+_LAST = re.compile(
+    r"(?:\b(?:is|s|choose|chose|pick|select|think|say|answer|option|choice)\b|[是选選案])\W*([A-Z])\W*$", re.IGNORECASE
+)
+_DENIED = re.compile(r"\b(?:not|never|neither|nor)\b|n[\u2019']t\b|不", re.IGNORECASE)
+_REASON = re.compile(r"\s+(?:because|since|is(?!\s+(?:not|never|wrong|incorrect|false|out)\b))\b")
 
 
 def squad_normalise(text: str) -> str:
@@ -108,14 +113,23 @@ def chosen_letter(answer: str, options: Sequence[str]) -> str:
     text = _MARKUP.sub("", unicodedata.normalize("NFKC", answer)).strip()  # "Ｂ）" is "B)"
     match = _LETTER.match(text)
     if match is None or match[1].upper() not in letters:
-        return ""
+        return _last_letter(text, letters)
     letter, rest = match[1].upper(), text[match.end() :]
     another = _ANOTHER.match(rest)
     if another is not None and another[1] in letters and another[1] != letter:
         return ""  # "A, B"
     # "A dog" begins with a letter that chooses nothing: the letter ends the answer, or a mark or a reason is behind it.
-    chooses = not rest.strip(" \t\n\"')]") or _MARK.match(rest) or (match[1].isupper() and _REASON.match(rest))
+    chooses = not rest.strip(" \t\n\"')]>!") or _MARK.match(rest) or (match[1].isupper() and _REASON.match(rest))
     return letter if chooses else ""
+
+
+def _last_letter(text: str, letters: Collection[str]) -> str:
+    """The option that a sentence ends with; "" if there is none, another letter, or a denial."""
+    match = _LAST.search(text)
+    others = set(re.findall(r"(?<!\w)([A-Z])(?!\w)", text, re.ASCII)) & set(letters)
+    if match is None or match[1] not in letters or others != {match[1]} or _DENIED.search(text):
+        return ""
+    return match[1]
 
 
 def _option(option: str) -> tuple[str, str]:

@@ -29,6 +29,9 @@ _FRACTION = re.compile(r"\s*([-+]?\d{1,9})\s*/\s*(\d{1,9})\s*")
 _POWER = re.compile(r"(?<=\d)\s*[×x*]\s*10\s*\^?\s*(?=[-+]?\d)")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
+_BOUNDS = {"<": "less than ", ">": "more than "}
+_BOUNDS |= dict.fromkeys(("≤", "<=", "≤="), "at most ") | dict.fromkeys(("≥", ">=", "≥="), "at least ")
+
 _ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
 _ONES += "seventeen eighteen nineteen"
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -214,6 +217,7 @@ def plain_signs(text: str) -> str:
     text = re.sub(r"(?<![\w.])[\u2212\u2010-\u2014\ufe63\uff0d]\s?(?=\d)", "-", text)
     text = re.sub(r"(?<=\d)\s?[-\u2010-\u2015\u2212]\s?(?=\d)", " to ", text)  # "5–10" is a range
     text = re.sub(r"[~≈∼]\s?(?=[-$€£¥]?\d)", "", text).replace("\u2044", "/")
+    text = re.sub(r"([<>≤≥]=?)\s?(?=[-$€£¥]?\d)", lambda match: _BOUNDS[match[1]], text)
     characters: list[str] = []
     for char in text:
         digit = None if char.isascii() else unicodedata.decimal(char, None)

@@ -88,6 +88,27 @@ def test_a_choice_is_read_from_its_letter_or_its_text(answer, expected):
     assert chosen_letter(answer, OPTIONS) == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("So the answer is B.", "B"),
+        ("I choose (B)", "B"),
+        ("it's B!", "B"),
+        ("答案：B。", "B"),
+        ("选B", "B"),
+        ("B！", "B"),
+        ("<B>", "B"),
+        ("It is not B", ""),
+        ("It isn't B", ""),
+        ("A is wrong, so it is B", ""),  # which of the two is told by words alone
+        ("It is a reef", ""),
+        ("It is D", ""),
+    ],
+)
+def test_a_letter_at_the_end_of_a_sentence_is_a_choice_unless_another_or_a_denial_stands_there(answer, expected):
+    assert chosen_letter(answer, OPTIONS) == expected
+
+
 async def test_letters_are_compared():
     assert await LetterMatch().judge(ASKED, "B) Great Barrier Reef") is True
     assert await LetterMatch().judge(ASKED, "A") is False
