@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import re
 import typing
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import tyro
 import yaml
 
+from hypereyes_jax.configs.yaml_text import YamlDumper, YamlLoader
 from hypereyes_jax.errors import SettingError, UserError
 from hypereyes_jax.files import json_kind, read_file
 from hypereyes_jax.runs.run_directory import to_jsonable
@@ -27,42 +26,6 @@ from hypereyes_jax.runs.typed_json import ShapeError, from_json
 
 _MISSING = "?"  # of what has no default, while settings are printed
 _MOST_BYTES = 1 << 20
-
-
-_INT, _FLOAT, _DATE = (f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
-_MERGE = "tag:yaml.org,2002:merge"
-_WHOLE = re.compile(r"^[-+]?(?:0|[1-9][\d_]*|0x[\da-fA-F]+)$")
-_NUMBER = re.compile(
-    r"^[-+]?(?:(?:\d[\d_]*\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
-)
-_STARTS = list("-+.0123456789")
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads numbers as YAML 1.2 means them, and refuses a name that stands twice in one object.
-
-    PyYAML reads YAML 1.1, which takes `1e-5` for a text, `010` for 8, `1:30` for 90 and `2026-11-29` for a date.
-    """
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE)
-        for name, count in Counter(key.value for key in keys).items():
-            if count > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{name} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes texts that either version of YAML would take for something else."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    start: [(tag, form) for tag, form in pairs if tag not in (_INT, _FLOAT, _DATE)]
-    for start, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _reader in (_Loader, _Dumper):
-    _reader.add_implicit_resolver(_INT, _WHOLE, _STARTS)
-    _reader.add_implicit_resolver(_FLOAT, _NUMBER, _STARTS)
 
 
 def take_option(words: Sequence[str], name: str) -> tuple[list[str], str | None]:
@@ -120,13 +83,13 @@ def config_text(command: str, settings: Any) -> str:
     missing = [name for name, value in values.items() if value == _MISSING]
     fields = {name: value for name, value in values.items() if name not in missing}
     document = {"command": command, "config": fields}
-    text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text = yaml.dump(document, Dumper=YamlDumper, sort_keys=False, allow_unicode=True, width=120)
     return text + "".join(f"  # {name}: to be given\n" for name in missing)
 
 
 def _read(path: Path, command: str) -> dict[str, Any]:
     try:
-        document = yaml.load(read_file(path, _MOST_BYTES).decode("utf-8"), _Loader)
+        document = yaml.load(read_file(path, _MOST_BYTES).decode("utf-8"), YamlLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UserError(f"--config {path} is not YAML or JSON: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(document, Mapping):

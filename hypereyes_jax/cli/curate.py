@@ -70,12 +70,16 @@ def run(config: CurateConfig) -> None:
     from hypereyes_jax.data.curation.types import read_curation
     from hypereyes_jax.data.filters import FilterConfig
     from hypereyes_jax.env.config import EpisodeConfig
+    from hypereyes_jax.env.judging.service import check_judge
+    from hypereyes_jax.env.search.services import check_search
     from hypereyes_jax.eval.funnel_page import write_funnel_page
     from hypereyes_jax.files import write_json
 
     if not config.name.isidentifier() or config.name in ("sft", "authors"):
         raise UserError(f"--name {config.name}: use letters, digits and _, and neither sft nor authors")
     plan = read_curation(config.file)
+    check_judge(plan.judge)  # before pictures of all pools are opened
+    check_search(plan.search)
     episode = miniature.EPISODE if plan.miniature else EpisodeConfig()
     filters = plan.filters or (miniature.FILTERS if plan.miniature else FilterConfig())
     sft, rl = (plan.collect_config(stage, episode, filters) for stage in ("sft", "rl"))
@@ -187,9 +191,8 @@ async def _collect(
 ) -> None:
     from hypereyes_jax.data.collection.pipeline import Collection
     from hypereyes_jax.env.judging.service import judging
-    from hypereyes_jax.env.search.services import SearchKeys, check_search, connected
+    from hypereyes_jax.env.search.services import SearchKeys, connected
 
-    check_search(plan.search)
     filter_model = plan.filter_model
     async with (
         connected(plan.search, SearchKeys.of(os.environ)) as search,

@@ -91,6 +91,8 @@ def run(config: SynthPhotosConfig) -> None:
         )
     if config.llm.url and not config.llm.model:
         raise UserError("--llm.url needs --llm.model.")
+    if config.llm.model and not config.llm.url:
+        raise UserError("--llm.model needs --llm.url: without an endpoint, templates write from --facts.")
     photos = open_photos(config.photos, config.root)
     photos.refuse_unknown_splits(config.splits)
     for note in photos.notes:

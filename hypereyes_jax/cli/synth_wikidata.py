@@ -72,13 +72,22 @@ class SynthWikidataConfig:
 
 
 def run(config: SynthWikidataConfig) -> None:
-    from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql
+    from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql, refuse_other_files
     from hypereyes_jax.data.wikidata.walks import WalkConfig
     from hypereyes_jax.env.types import SearchError
     from hypereyes_jax.env.web.chat_api import ChatError
 
     if not config.dump or (len(config.dump) > 1 and not config.sparql):
         raise UserError("give one dump, or with --sparql one file of results or more.")
+    of_dumps = config.classes or config.subclasses or config.min_sitelinks or config.language != "en"
+    if config.sparql and of_dumps:
+        raise UserError(
+            "--classes, --subclasses, --min-sitelinks and --language belong to a dump: put them into the query instead."
+        )
+    if config.subclasses and not config.classes:
+        raise UserError("--subclasses needs --classes: without any, items of all classes are read.")
+    if config.llm.model and not config.llm.url:
+        raise UserError("--llm.model needs --llm.url: without an endpoint, templates write.")
     if config.count < 1:
         raise UserError("--count must be 1 or more.")
     if config.ask_rivals < 0:
@@ -105,6 +114,8 @@ def run(config: SynthWikidataConfig) -> None:
             lines += more
             stages.console.print(f"{lines:,} lines of the dump read", highlight=False)
 
+        if config.sparql:
+            refuse_other_files(config.dump, graph)
         with stages.stage("statements", len(config.dump)) as stage:
             for path in config.dump:
                 if config.sparql:

@@ -6,6 +6,7 @@ The commands check all their settings, and so does each function that a program 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from numbers import Integral, Real
@@ -25,11 +26,13 @@ _PORTS = frozenset(("port", "image_port"))
 _ANY_SIGN = frozenset(("seed", "seeds", "sampling_seed", "text_min_score"))
 _OF_ANY_SIGN = "reward."  # penalties are negative
 _UNNAMED = ("action.", "reading.")  # groups whose name is not part of their options'
+_VARIABLE = re.compile(r"[A-Za-z_]\w*")
 _MOST = 1 << 63  # what an array holds
 
 
 def check_numbers(settings: Any, prefix: str = "", options: bool = False) -> None:
-    """Raises SettingError for the first number of the settings that is not finite, or negative, or no number of things.
+    """Raises SettingError for the first number of the settings that is not finite, or negative, or no number of things,
+    and for a key that stands where the name of its environment variable belongs.
 
     Args:
       settings: a dataclass, other dataclasses in it included. A text of the kind NAME=NUMBER is such a number, too.
@@ -46,6 +49,11 @@ def check_numbers(settings: Any, prefix: str = "", options: bool = False) -> Non
             if is_dataclass(value):
                 check_numbers(value, f"{name}.", options)
             elif isinstance(value, str):
+                if field.name == "key_env" and value and not _VARIABLE.fullmatch(value):  # it may be a key: not shown
+                    raise SettingError(
+                        f"{inside} must be the name of an environment variable that holds the key, and not the key "
+                        "itself, which would be written down with the run."
+                    )
                 if (number := _number_of(value)) is not None and not math.isfinite(number):
                     raise SettingError(f"{inside} {value} must be a finite number.")
             elif _is_number(value) and (why := _wrong(field.name, value, default, any_sign)):

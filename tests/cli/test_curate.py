@@ -151,6 +151,10 @@ def test_both_sets_stand_in_the_authors_layouts_and_are_read_back(pools, capsys)
         ({"budgets": "1, 2"}, "budgets must be a list"),
         ({"sampling": 3}, "unknown field 'sampling'"),
         ({"necessity": -1}, "necessity must be at least 0"),
+        ({"seed": "2020-13-01"}, "seed must be a whole number"),
+        ({"tries": 1}, "tries must be at least 2"),
+        ({"judge": {"model": "m"}}, "--judge.model names a model at an endpoint"),
+        ({"judge": {"rule": "nice"}}, "--judge.rule must be one of"),
     ],
 )
 def test_a_file_that_can_not_be_meant_is_refused_by_its_field(pools, capsys, changes, why):
@@ -160,7 +164,7 @@ def test_a_file_that_can_not_be_meant_is_refused_by_its_field(pools, capsys, cha
     assert not (pools / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["a: [", "seed: 2020-13-01", "seed: " + "9" * 5000, "a: !!python/none 1"])
+@pytest.mark.parametrize("text", ["a: [", "seed: 1\nseed: 2", "seed: " + "9" * 5000, "a: !!python/none 1"])
 def test_what_is_no_yaml_is_named(pools, capsys, text):
     (pools / "curation.yaml").write_text(text)
     assert cli.main(["curate", str(pools / "curation.yaml"), "--out", str(pools / "out")]) == 2

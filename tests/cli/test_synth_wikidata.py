@@ -55,6 +55,10 @@ async def test_a_chat_model_words_them(dump, tmp_path):
         (("--constraints", "1", "4"), "two constraints"),
         (("--llm.url", "x"), "--llm.model"),
         (("--ask-rivals", "3"), "--search.service"),
+        (("--sparql", "--classes", "Q5"), "belong to a dump"),
+        (("--sparql", "--language", "de"), "belong to a dump"),
+        (("--subclasses",), "--subclasses needs --classes"),
+        (("--llm.model", "m"), "--llm.model needs --llm.url"),
     ],
 )
 def test_settings_that_can_not_work_leave_nothing_behind(dump, tmp_path, capsys, more, message):

@@ -17,6 +17,7 @@ from hypereyes_jax.configs.rollout import EngineConfig, SamplingConfig
 from hypereyes_jax.configs.trace import TraceConfig
 from hypereyes_jax.configs.training import LearnerConfig, OptimizerConfig
 from hypereyes_jax.data.curation.types import read_curation
+from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.errors import SettingError, UserError
 from hypereyes_jax.eval import evaluate
@@ -198,3 +199,11 @@ def test_a_curation_file_is_refused_them(tmp_path):
     file.write_text(yaml.safe_dump({"pools": [{"name": "a", "source": "a.jsonl"}], "sampler": model}))
     with pytest.raises(UserError, match=r"sampler\.temperature must be at least 0, not -1\.0"):
         read_curation(file)
+
+
+def test_a_key_in_place_of_its_variable_s_name_is_refused_and_not_shown():
+    check_numbers(JudgeConfig(key_env="OPENAI_API_KEY"))
+    with pytest.raises(SettingError, match="must be the name of an environment variable") as refusal:
+        check_numbers(JudgeConfig(key_env="sk-proj-1234"), "judge.", options=True)
+    assert "1234" not in str(refusal.value)
+    assert "--judge.key-env" in str(refusal.value)

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql
+from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql, refuse_other_files
 from hypereyes_jax.data.wikidata import dump as dump_module
 from hypereyes_jax.data.wikidata.questions import (
     RivalSearch,
@@ -362,6 +362,24 @@ def test_saved_sparql_results_are_a_graph(tmp_path):
     path.write_text('{"head": {"vars": ["item"]}, "results": {"bindings": []}}')
     with pytest.raises(UserError, match="no variable s, p, o"):
         read_sparql(path, Graph(tmp_path / "i.sqlite"))
+
+
+def test_results_of_another_query_need_another_graph(tmp_path):
+    row = {"s": uri("Q7259"), "p": uri("P19"), "o": uri("Q84"), "sLabel": literal("Ada"), "oLabel": literal("London")}
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    for path, rows in ((one, [row]), (other, [row])):
+        path.write_text(json.dumps({"head": {"vars": list(row)}, "results": {"bindings": rows}}))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        refuse_other_files([one, other], graph)
+        for path in (one, other):
+            read_sparql(path, graph)
+        refuse_other_files([other, one], graph)
+        for paths in ([one], [one, tmp_path / "one.json"]):
+            with pytest.raises(UserError, match="was made of other.json, now it is not"):
+                refuse_other_files(paths, graph)
+        one.write_text(one.read_text() + " ")
+        with pytest.raises(UserError, match="was made of one.json"):
+            refuse_other_files([one, other], graph)
 
 
 @pytest.mark.parametrize("texts", [True, False])

@@ -18,6 +18,7 @@ from hypereyes_jax.files import writing_atomic
 
 DEMONSTRATIONS, RL_QUESTIONS, FUNNEL = "demonstrations.jsonl", "rl_questions.jsonl", "funnel.json"
 UNDECIDED = "undecided"  # an attempt that is still to be made decides
+TWICE = "asked before, with the same images and answers"
 _EXAMPLES = 5  # questions named for each reason
 
 
@@ -66,11 +67,17 @@ def write_outcome(
     ids_by_reason: dict[str, list[str]] = {}
     rounds: Counter[int] = Counter()
     left_out: Counter[str] = Counter()
-    questions_written = 0
+    questions_written, keys = 0, set[str]()
+    first_stage = next(_configured_stages(config))
     demonstrations = folder / DEMONSTRATIONS
     with writing_atomic(demonstrations) as talks, writing_atomic(folder / RL_QUESTIONS) as questions_file:
         for question in questions:
             key = attempt_key(question)
+            if key in keys:
+                reasons[first_stage.value][TWICE] += 1
+                ids_by_reason.setdefault(f"{first_stage.value}: {TWICE}", []).append(question.id)
+                continue
+            keys.add(key)
             stage, why = fate(key, log, config)
             if stage is None:
                 attempt = kept_attempt(key, log, config)

@@ -70,6 +70,7 @@ class Collection:
         self._spent = {True: Spent(), False: Spent()}  # by the filters' model, and by the player
         for attempt in log:
             self._add_spent(attempt.stage, Spent(attempt.read, attempt.written))
+        self._keys: set[str] = set()  # of the questions begun
         self._failed_in_a_row = 0
         self._made = 0  # attempts of this run that told something
         self._why = ""  # the last one could not be made
@@ -124,6 +125,9 @@ class Collection:
 
     async def _question(self, question: Question) -> None:
         config, key = self._config, attempt_key(question)
+        if key in self._keys:
+            return  # the same question stands before, perhaps in another pool
+        self._keys.add(key)
         for number in range(config.necessity):
             attempt = await self._attempt(question, key, CollectionStage.NECESSITY, number)
             if attempt is None or attempt.correct:

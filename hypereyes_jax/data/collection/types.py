@@ -105,6 +105,10 @@ class CollectConfig:
         for name in ("necessity", "difficulty", "selection"):
             if getattr(self, name) < 0:
                 raise SettingError(f"{name} must be at least 0")
+        if self.selection == 1:
+            raise SettingError(
+                "selection must be at least 2, or 0: a question is kept that fails at first and is solved later"
+            )
         for name in ("trials", "in_flight", "failures"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} must be at least 1")

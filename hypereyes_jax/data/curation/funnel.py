@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypereyes_jax.data.collection.attempts import AttemptLog
-from hypereyes_jax.data.collection.outcome import UNDECIDED, fate, selected
+from hypereyes_jax.data.collection.outcome import TWICE, UNDECIDED, fate, selected
 from hypereyes_jax.data.collection.types import CollectConfig, CollectionStage
 from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.data.selection import LeftOut
@@ -71,9 +71,14 @@ def sft_funnel(questions: Sequence[Question], log: AttemptLog, config: CollectCo
     names = [name for name, is_on in ((NECESSITY, config.necessity), (DIFFICULTY, config.difficulty)) if is_on]
     stages = {name: FunnelStage(name) for name in (*names, SAMPLING, FILTERS)}
     hard: list[int] = []
+    keys: set[str] = set()
     for place, question in enumerate(questions):
-        where, why = fate(attempt_key(question), log, config)
+        key = attempt_key(question)
+        where, why = fate(key, log, config)
         last_stage = None if where is None else FILTERS if why.startswith("filter: ") else _OF_STAGE[where]
+        if key in keys:
+            last_stage, why = next(iter(stages)), TWICE
+        keys.add(key)
         pool = question.id.partition("/")[0]
         for name, stage in stages.items():
             stage.entered += 1
@@ -83,7 +88,7 @@ def sft_funnel(questions: Sequence[Question], log: AttemptLog, config: CollectCo
                 stage.dropped[reason] += 1
                 _example(stage, reason, place)
                 break
-        if last_stage not in (NECESSITY, DIFFICULTY):
+        if last_stage not in (NECESSITY, DIFFICULTY) and why != TWICE:
             hard.append(place)
     return Funnel(list(stages.values())), hard
 

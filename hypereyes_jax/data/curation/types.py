@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from hypereyes_jax.configs.numbers import check_numbers
+from hypereyes_jax.configs.yaml_text import YamlLoader
 from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.data.filters import FilterConfig
 from hypereyes_jax.env.config import EpisodeConfig
@@ -59,6 +60,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if bool(self.checkpoint) == bool(self.url) or bool(self.url) != bool(self.name):
             raise ShapeError("a model is an endpoint with url and name, or a checkpoint")
+        if self.max_tokens < 1:
+            raise ShapeError("max_tokens of a model must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class CurationConfig:
         names = [pool.name for pool in self.pools]
         if not names or len(set(names)) != len(names) or not all(name and "/" not in name for name in names):
             raise ShapeError("pools must be a list of at least one, each with a name of its own without /")
+        if self.tries < 2:
+            raise ShapeError("tries must be at least 2: a question is kept that fails at first and is solved later")
         stages: tuple[Literal["sft", "rl"], ...] = ("sft", "rl")
         for stage in stages:
             self.collect_config(stage, EpisodeConfig(), FilterConfig())  # refuses numbers that can't be meant
@@ -126,12 +131,14 @@ class CurationConfig:
 def read_curation(path: Path) -> CurationConfig:
     """A curation file, in YAML. Raises UserError for what it can't be, naming the place."""
     try:
-        value: Any = yaml.safe_load(read_file(path, _MOST_BYTES).decode("utf-8"))
+        value: Any = yaml.load(read_file(path, _MOST_BYTES).decode("utf-8"), YamlLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError for a date of a thirteenth month, too
-        raise UserError(f"{path} is not YAML ({str(error).splitlines()[0]}).") from None
+        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())[:200]}).") from None
     try:
         config = from_json(CurationConfig, value)
         check_numbers(config)
         return config
     except ValueError as error:  # ShapeError is one, and so is what a dataclass refuses
-        raise UserError(f"{path}: {error}. See docs/collect.md for the fields of a curation file.") from None
+        raise UserError(
+            f"{path}: {str(error).removesuffix('.')}. See docs/collect.md for the fields of a curation file."
+        ) from None

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from hypereyes_jax.data.wikidata.dump import DumpConfig, read_dump
 from hypereyes_jax.data.wikidata.graph import Graph
-from hypereyes_jax.data.wikidata.sparql import read_sparql
+from hypereyes_jax.data.wikidata.sparql import read_sparql, refuse_other_files
 
-__all__ = ["DumpConfig", "Graph", "read_dump", "read_sparql"]
+__all__ = ["DumpConfig", "Graph", "read_dump", "read_sparql", "refuse_other_files"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,20 @@ _ITEM = re.compile(r"https?://www\.wikidata\.org/entity/Q(\d{1,10})")
 _PROPERTY = re.compile(r"https?://www\.wikidata\.org/(?:prop/direct|entity)/P(\d{1,10})")
 _TIME = re.compile(r"[+-]?\d{4,12}-\d\d-\d\dT[\d:.]+Z?")
 _LITERALS = ("literal", "typed-literal")  # the second in results of older servers
+_READ = "sparql "  # before the name of a file, in the graph's progress
 _NAMES = ("s", "p", "o", "sLabel", "pLabel", "oLabel", "sAlias")
+
+
+def refuse_other_files(paths: Sequence[Path], graph: Graph) -> None:
+    """Raises UserError where the graph was made of a dump, of further files, or of one that has changed since."""
+    before = graph.progress()
+    sizes = {f"{_READ}{path.name}": str(path.stat().st_size) for path in paths}
+    other = [name for name in before if name == "dump" or (name.startswith(_READ) and name not in sizes)]
+    other += [name for name, size in sizes.items() if before.get(name, size) not in (size, "done")]
+    if other:
+        raise UserError(
+            f"{graph.path} was made of {other[0].removeprefix(_READ)}, now it is not. Choose another --out."
+        )
 
 
 def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = None) -> dict[str, int]:
@@ -82,7 +95,7 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
             parts = (tuple(dict.fromkeys(item[name])) for name in ("aliases", "edges", "values"))
             aliases, edges, values = parts
             entities.append(WikidataEntity(number, False, item["label"], "", aliases, 0, edges, values))
-    graph.add(entities, {f"sparql {path.name}": "done"})
+    graph.add(entities, {f"{_READ}{path.name}": str(path.stat().st_size)})
     graph.add_labels((Named(number, text, "") for number, text in labels.items()), {})
     graph.finish()
     return graph.counts()

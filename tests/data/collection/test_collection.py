@@ -19,6 +19,7 @@ from hypereyes_jax.data.collection.types import (
     PlayerError,
     Spent,
 )
+from hypereyes_jax.data.curation.funnel import sft_funnel
 from hypereyes_jax.data.files import read_questions
 from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.data.sources.question_rows import REFERENCE
@@ -100,6 +101,21 @@ def test_the_first_success_under_ascending_budgets_becomes_a_demonstration(tmp_p
     assert "N'Djamena" in text[-1]
     assert funnel["demonstrations"] == 1
     assert funnel["rounds"] == {"2": 1}
+
+
+def test_a_question_that_two_pools_hold_is_asked_once_and_gives_one_demonstration(tmp_path):
+    player = Scripted({"a/1": [[LOOK, READ, RIGHT]], "b/7": [[LOOK, READ, RIGHT]], "b/8": [[LOOK, READ, RIGHT]]})
+    questions = [question("a/1"), question("b/7"), question("b/8", "What is the capital?")]
+    funnel, _, _ = collect(tmp_path, questions, player, budgets=(2,))
+    assert len(player.budgets) == 2
+    assert [example.id for example in read_examples(tmp_path / DEMONSTRATIONS)] == ["a/1", "b/8"]
+    twice = "asked before, with the same images and answers"
+    assert funnel["stages"][0] == {"stage": "necessity", "in": 3, "out": 2, "dropped": {twice: 1}}
+    assert funnel["examples"][f"necessity: {twice}"] == ["b/7"]
+    with AttemptLog(tmp_path) as log:
+        page, hard = sft_funnel(questions, log, CollectConfig(budgets=(2,), episode=RULES))
+    assert hard == [0, 2]
+    assert page.sft[0].dropped == {twice: 1}
 
 
 def test_a_question_answered_without_tools_is_dropped_and_not_sampled(tmp_path):

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
-from hypereyes_jax.env.search.backends.mapping import MappedBackend, _at, read_mapping, shipped_mappings
+from hypereyes_jax.env.search.backends.mapping import MappedBackend, _at, _mapping, read_mapping, shipped_mappings
 from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
 from hypereyes_jax.errors import UserError
 
@@ -222,6 +222,23 @@ async def test_a_file_may_send_images_as_base64_and_read_any_depth(tmp_path):
     assert Image.open(io.BytesIO(base64.b64decode(body["images"][0]["data"]))).size == (32, 24)
 
 
+async def test_place_holders_of_a_url_are_filled_in_and_parameters_are_as_services_read_them():
+    service = Service({"a": []})
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", service.handle)
+    async with TestServer(app) as server:
+        call = {"url": f"{server.make_url('/')}find/{{query}}?n={{k}}", "hits": "a", "hit": {}}
+        call |= {"params": {"safe": True, "page": 2, "site": None}}
+        document = {"text": call, "headers": {"A": "Bearer ${TOKEN}", "B": "key=$TOKEN"}}
+        mapping = _mapping(document, "a test", "own")
+        backend = MappedBackend(mapping, environment={"TOKEN": "t"})
+        await backend.text_search("a/b & c", 3)
+        await backend.aclose()
+    _, path, query, _, headers = service.requests[0]
+    assert (path, query) == ("/find/a/b & c", {"n": "3", "safe": "true", "page": "2"})
+    assert (headers["A"], headers["B"]) == ("Bearer t", "key=t")
+
+
 def test_the_shipped_services_are_listed_and_need_their_keys():
     assert shipped_mappings() == ["brave", "serper", "tavily"]
     for name in shipped_mappings():
@@ -243,7 +260,18 @@ def test_the_shipped_services_are_listed_and_need_their_keys():
         ("text: {url: http://x, hits: a, hit: {}}\nheaders: {A: 5}", "headers"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
         ("x" * 70000, "holds `text`"),
-        ("text: {url: http://x, hits: a, hit: {}, body: {d: 2024-01-02}}", "`text.body` is nothing that JSON knows"),
+        (
+            "text: {url: http://x, hits: a, hit: {}, params: {q: query}}",
+            r"must have \{query\} in its url, params or body",
+        ),
+        ("image: {url: http://x, hits: a, hit: {}, body: ['{query}']}", r"must have \{image_base64\} or \{image_url\}"),
+        (
+            "text: {url: 'http://x?q={query}&n={n}', hits: a, hit: {}}",
+            r"place-holder \{n\}; there are \{query\}, \{k\}",
+        ),
+        ("text: {url: http://x, hits: a, hit: {}, params: {q: '{query}', n: '{num}'}}", r"place-holder \{num\}"),
+        ("text: {url: http://x, hits: a, hit: {}, params: {q: '{query}', key: $KEY}}", "keys belong in headers"),
+        ("text: {url: http://x, hits: a, hit: {}, hits: b}", "hits is given twice"),
         ("text: {url: http://x, hits: a, hit: {}, body: [.nan]}", "`text.body` is nothing that JSON knows"),
         ("text: {url: http://x, hits: a, hit: {}, body: &a [*a]}", "`text.body` holds itself"),
         ("text: {url: http://x, hits: a, hit: {}, params: &a {x: *a}}", "`text.params` holds itself"),

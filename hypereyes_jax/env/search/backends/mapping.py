@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 from PIL import Image
 
 from hypereyes_jax.configs.objects import NamedObject, load_object
+from hypereyes_jax.configs.yaml_text import YamlLoader
 from hypereyes_jax.env.media.images import encode_image
 from hypereyes_jax.env.search.backends.image_host import ImageHost
 from hypereyes_jax.env.types import MISSING_SCORE, FatalSearchError, SearchError, SearchHit
@@ -29,6 +31,8 @@ _CALL_FIELDS = {"method", "url", "params", "body", "hits", "hit"}
 _HIT_FIELDS = {"title", "content", "url", "score"}
 _LARGEST = 1 << 16  # bytes of a mapping
 _MOST_VALUES = 10_000  # of a body, which a few lines of YAML can make of any size by naming their parts again
+_PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _INDEX = re.compile(r"[0-9]{1,9}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110
 
@@ -74,7 +78,7 @@ def read_mapping(name: str) -> SearchMapping:
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
-        document = yaml.safe_load(text) if len(text) <= _LARGEST else None
+        document = yaml.load(text, YamlLoader) if len(text) <= _LARGEST else None
     except OSError as error:
         names = ", ".join(shipped_mappings())
         raise UserError(
@@ -169,9 +173,10 @@ class MappedBackend:
         if call is None:
             message = f"the search service {self._mapping.name} has no {kind}"
             raise SearchError(message, transient=False, refused=True, kind="unsupported", sent=False)
-        params = {name: str(_filled(value, values)) for name, value in call.params.items()}
+        params = {name: _in_query(_filled(value, values)) for name, value in call.params.items() if value is not None}
         body = None if call.body is None else _filled(call.body, values)
-        reply = await self._http.request(call.method, call.url, params=params, body=body)
+        url = _filled(call.url, {name: quote(str(value), safe="") for name, value in values.items()})
+        reply = await self._http.request(call.method, url, params=params, body=body)
         where = Address.of(call.url).where
         data = check_status(reply, where)
         rows = _at(data, call.hits)
@@ -262,7 +267,38 @@ def _call(given: Any, where: str, kind: str) -> MappedCall | None:
     params = given.get("params") or {}
     if not isinstance(params, dict) or not all(isinstance(value, str) for value in (*params, *hit.values())):
         raise UserError(f"{where}: names of `{kind}.params` and paths of `{kind}.hit` must be strings")
+    _check_places([url, params, given.get("body")], where, kind)
     return MappedCall(method, url, hits, hit, params, given.get("body"))
+
+
+def _check_places(request: Any, where: str, kind: str) -> None:
+    """Raises UserError for a request that says nothing of what is searched, or whose place-holders stay as they are."""
+    texts: list[str] = []
+    left = [request]
+    while left:
+        each = left.pop()
+        left += each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        texts += [each] if isinstance(each, str) else []
+    names = {name for text in texts for name in _PLACE.findall(text)}
+    searches = {"text": {"query"}, "image": {"image_url", "image_base64"}}[kind]
+    if not names & searches:
+        places = " or ".join(f"{{{name}}}" for name in sorted(searches))
+        raise UserError(f"{where}: `{kind}` must have {places} in its url, params or body, where the search belongs")
+    whole = {text[1:-1] for text in texts if _PLACE.fullmatch(text)}
+    unknown = sorted((whole | set(_PLACE.findall(request[0]))) - searches - {"k"})
+    if unknown:
+        known = ", ".join(f"{{{name}}}" for name in (*sorted(searches), "k"))
+        raise UserError(f"{where}: `{kind}` has the place-holder {{{unknown[0]}}}; there are {known}")
+    if any(text.startswith("$") for text in texts):
+        raise UserError(
+            f"{where}: `{kind}` has an environment variable in its url, params or body, which are recorded: keys "
+            "belong in headers"
+        )
+
+
+def _in_query(value: Any) -> str:
+    """A parameter as services read it: JSON's true and false."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _check_size(value: Any, where: str) -> None:
@@ -277,15 +313,15 @@ def _check_size(value: Any, where: str) -> None:
 
 
 def _from_environment(value: str, name: str, environment: Mapping[str, str]) -> str:
-    """A header with its environment variables in place of `$NAME`."""
-    words = value.split(" ")
-    for number, word in enumerate(words):
-        if word.startswith("$"):
-            key = environment.get(word[1:], "")
-            if not key:
-                raise UserError(f"the search service {name} needs a key: set the environment variable {word[1:]}")
-            words[number] = key
-    return " ".join(words)
+    """A header with its environment variables in place of `$NAME` and `${NAME}`."""
+
+    def key(match: re.Match[str]) -> str:
+        variable = match[1] or match[2]
+        if not environment.get(variable):
+            raise UserError(f"the search service {name} needs a key: set the environment variable {variable}")
+        return environment[variable]
+
+    return _VARIABLE.sub(key, value)
 
 
 def _base64(image: Image.Image) -> str:
