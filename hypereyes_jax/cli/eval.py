@@ -53,6 +53,7 @@ _MAY_DIFFER = frozenset({"out", "mesh", "replica_devices", "slots", "in_flight"}
 _WRITES = ("trajectories-*.jsonl", "timeline-*.json", "benchmark-*.jsonl", "benchmarks.*", "budgets-*.svg")
 _SEARCH = replace(miniature.SEARCH, latency=0.0)  # nobody trains meanwhile, so nothing would hide the wait
 _ANY_COLUMNS = ("imeb", "imeb-mini")  # benchmarks whose columns may be given
+_WITH_OPTIONS = ("livevqa", "imeb")  # benchmarks that may be asked with their options
 Split = Literal["heldout", "seen", "heldout_serial"]
 
 
@@ -256,6 +257,8 @@ def _refuse_reading(config: EvalConfig, has_questions: bool) -> None:
     for name in ("data", "subset", "choices"):
         if not config.benchmark and getattr(config, name) != getattr(EvalConfig, name):
             raise UserError(f"--{name} is for benchmarks: give --benchmark, or leave it out.")
+    if config.choices and not any(name in _WITH_OPTIONS or ":" in name for name in config.benchmark):
+        raise UserError(f"--choices would be ignored: {', '.join(config.benchmark)} has no options. Leave it out.")
     if (
         config.rows.columns
         and config.benchmark

@@ -12,7 +12,7 @@ import asyncio
 import os
 import socket
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +24,12 @@ from hypereyes_jax.env.web.loopback import is_loopback
 from hypereyes_jax.env.web.signals import ends_by_signal
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
+
+# Rules of an episode that are those of its searches.
+_OF_SEARCHES = frozenset(
+    "text_request text_min_score text_k image_k width_cap image_searches serial box_units show_crops crop_max_side "
+    "content_limit".split()
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,20 @@ class McpConfig:
     """How many results are shown, and how crops are cut."""
 
 
+def check(config: McpConfig) -> None:
+    """Raises UserError for settings that the server would ignore."""
+    default = McpConfig()
+    for name in ("host", "port"):
+        if config.transport == "stdio" and getattr(config, name) != getattr(default, name):
+            raise UserError(f"--{name} is for --transport http: over pipes nothing listens")
+    for name in (each.name for each in fields(EpisodeConfig) if each.name not in _OF_SEARCHES):
+        if getattr(config.episode, name) != getattr(default.episode, name):
+            option = f"--episode.{name.replace('_', '-')}"
+            raise UserError(f"{option} has no effect here: the server offers the two searches, and knows no episodes")
+
+
 def run(config: McpConfig) -> None:
+    check(config)
     if config.transport == "http" and not is_loopback(config.host):
         raise UserError(f"--host {config.host} would let strangers spend your searches: use an address of this machine")
     if config.transport == "stdio" and (sys.stdin is None or sys.stdout is None):

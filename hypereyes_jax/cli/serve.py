@@ -86,6 +86,9 @@ def check(config: ServeConfig) -> None:
     check_search(config.search, SearchConfig())
     if config.mode == "agent":
         check_rules(_rules(config))
+    for name, default in (("search", SearchConfig()), ("episode", EpisodeConfig())):
+        if config.mode == "policy" and getattr(config, name) != default:
+            raise UserError(f"--{name}.* belong to the agent, and the bare policy searches nothing: add --mode agent")
     if not is_loopback(config.host) and not os.environ.get(config.key_env):
         raise UserError(
             f"--host {config.host} lets other machines ask: set a key in the environment variable {config.key_env}"

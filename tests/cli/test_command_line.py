@@ -202,6 +202,12 @@ def test_a_dry_run_of_a_server_refuses_tools_that_no_request_could_be_answered_w
     assert "zooom" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--search.service serpapi", "--episode.max-rounds 3"])
+def test_settings_of_the_agent_are_refused_where_the_bare_policy_is_served(option, capsys):
+    assert cli.main(["serve", BASE, *option.split(), "--dry-run"]) == 2
+    assert "add --mode agent" in capsys.readouterr().err
+
+
 def test_a_dry_run_counts_the_rows_of_the_data(tmp_path, capsys):
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"text": "Which flag?", "answers": ["Chad"]}\n' * 3)

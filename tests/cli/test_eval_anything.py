@@ -102,6 +102,7 @@ def test_a_server_that_counts_no_tokens_ends_the_evaluation(tmp_path, questions,
         ("here --questions f --box-units pixel", "--box-units says how demonstrations are read, and eval reads"),
         ("here --questions f --turn-format native", "--turn-format says how demonstrations are read"),
         ("here --questions f --choices", "--choices is for benchmarks"),
+        ("here --benchmark fvqa --data d --search.service serpapi --choices", "--choices would be ignored: fvqa"),
         ("here --questions f --subset g", "--subset is for benchmarks"),
         ("here --data g", "--data is for benchmarks"),
         (

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from hypereyes_jax.cli.mcp import McpConfig, run
+from hypereyes_jax.cli.mcp import McpConfig, check, run
+from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.errors import UserError
 
 PROGRAM = "import sys; from hypereyes_jax.cli.main import main; sys.exit(main())"
@@ -67,6 +68,20 @@ def test_without_pipes_to_talk_over_it_says_so(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(UserError, match="standard input or output is closed"):
         run(McpConfig())
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (McpConfig(port=9000), "--port is for --transport http"),
+        (McpConfig(episode=EpisodeConfig(tools=("zoom",))), "--episode.tools has no effect here"),
+        (McpConfig(episode=EpisodeConfig(max_rounds=3)), "--episode.max-rounds has no effect here"),
+    ],
+)
+def test_settings_that_the_server_would_ignore_are_told(config, why):
+    with pytest.raises(UserError, match=why):
+        run(config)
+    check(McpConfig(episode=EpisodeConfig(text_k=5, crop_max_side=500)))
 
 
 def test_a_port_that_is_taken_is_named():

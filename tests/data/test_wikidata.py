@@ -375,10 +375,10 @@ def test_results_of_another_query_need_another_graph(tmp_path):
             read_sparql(path, graph)
         refuse_other_files([other, one], graph)
         for paths in ([one], [one, tmp_path / "one.json"]):
-            with pytest.raises(UserError, match="was made of other.json, now it is not"):
+            with pytest.raises(UserError, match=r"was made of other\.json, now it is not"):
                 refuse_other_files(paths, graph)
         one.write_text(one.read_text() + " ")
-        with pytest.raises(UserError, match="was made of one.json"):
+        with pytest.raises(UserError, match=r"was made of one\.json"):
             refuse_other_files([one, other], graph)
 
 

@@ -24,4 +24,5 @@ class JudgeConfig:
     """Your own judge instead of an endpoint, as module:object or file.py:object: a judge, or a function of a question
     and an answer."""
     rule: str = "general"
-    """Rule that the judge is given: general, short-fact, browse, visual-entity or multi-entity."""
+    """Rule that the judge is given: general, short-fact, browse, visual-entity or multi-entity. With a benchmark,
+    general stands for the benchmark's own rule."""
