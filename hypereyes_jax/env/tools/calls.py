@@ -11,6 +11,7 @@ from PIL import Image
 
 from hypereyes_jax.env.actions import ToolCall
 from hypereyes_jax.env.grounded_search import failure_text
+from hypereyes_jax.env.tools.arguments import argument_fault
 from hypereyes_jax.env.tools.types import SearchingEpisode, Tool, ToolError, ToolReply
 from hypereyes_jax.env.types import Account, FatalSearchError, Invocation, SearchError
 
@@ -27,7 +28,8 @@ class Called:
 async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Called:
     """Runs a call, and charges the tool's price where the episode's backend keeps an account.
 
-    A call that failed is not paid for, except one that was too slow, which the service may have charged.
+    Where a tool fails on arguments that are not those of its schema, the model is told what is wrong with them. A call
+    that failed is not paid for, except one that was too slow, which the service may have charged.
 
     Raises:
       FatalSearchError: the tool says that no later call can work, or the spending cap is reached.
@@ -50,6 +52,13 @@ async def call_tool(tool: Tool, call: ToolCall, episode: SearchingEpisode) -> Ca
         await _refund(account, payment, tool.price, [error])
         failure = replace(invocation, error=failure_text(error), sent=tool.is_search and error.sent)
         return Called((replace(failure, seconds=time.perf_counter() - start),), failures=(error,))
+    except Exception:
+        fault = argument_fault(tool.parameters, call.arguments)
+        if not fault:
+            raise
+        if account is not None:
+            await account.refund(payment, tool.price)
+        return Called((replace(invocation, error=fault, sent=False),))
     _check(tool, reply)
     if reply.failures and all(invocation.error for invocation in reply.invocations):
         await _refund(account, payment, tool.price, reply.failures)

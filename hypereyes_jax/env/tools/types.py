@@ -67,8 +67,9 @@ class Tool(Protocol):
     """A tool that a model may call by name.
 
     `call` raises ToolError for a call that can't be served, SearchError for a failure of the world (an outage of all
-    searches of a turn masks the rollout, see `Episode`). Anything else it raises is a defect of the tool and ends the
-    run with its own traceback. Calls of one turn run at the same time.
+    searches of a turn masks the rollout, see `Episode`). What else it raises is told to the model where the arguments
+    are not those of the schema; else it is a defect of the tool and ends the run with its own traceback. Calls of one
+    turn run at the same time.
     """
 
     @property

@@ -145,6 +145,30 @@ async def test_a_defect_of_a_tool_or_backend_keeps_its_own_type_and_traceback():
     assert raised.traceback[-1].name == "text_search"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({}, 'the argument "thing" is missing'),
+        ({"things": "tea"}, 'the argument "thing" is missing'),
+        ({"thing": 5}, 'the argument "thing" must be of type string, not 5'),
+        ({"thing": "tea", "count": True}, 'the argument "count" must be of type integer, not true'),
+        ({"thing": "tea", "sizes": ["a", 5]}, 'the argument "sizes" must be an array whose items are of type string'),
+        ({"thing": "tea", "sort": "up"}, 'the argument "sort" must be one of ["price", "name"]'),
+    ],
+)
+async def test_a_tool_that_fails_on_arguments_against_its_schema_has_the_model_told(arguments, told):
+    shop = Shop(failure=KeyError("thing"))
+    sizes = {"type": ["array", "null"], "items": {"type": "string"}}
+    more = {"count": {"type": "integer"}, "sizes": sizes, "sort": {"enum": ["price", "name"]}}
+    shop.parameters["properties"].update(more)
+    episode = Episode(QUESTION, Page(), None, [shop])
+    parts = await episode.step(call("shop", **arguments))
+    assert told in parts[-1]
+    assert not episode.last_turn.invocations[0].sent
+    with pytest.raises(KeyError):  # a defect of the tool
+        await episode.step(call("shop", thing="tea", count=2.0, sizes=None, sort="name"))
+
+
 async def test_calls_of_tools_share_the_width_of_a_turn():
     shop = Shop()
     episode = Episode(QUESTION, Page(), EpisodeConfig(width_cap=3), [shop])
