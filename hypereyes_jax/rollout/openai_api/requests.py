@@ -214,8 +214,8 @@ def _message(number: int, message: Any) -> ChatMessage:
     if calls and role != "assistant":
         raise BadRequest(f"{place}: only an assistant's message has tool_calls", place)
     content = message.get("content")
-    if content is None and (calls or role == "assistant"):
-        content = ""
+    if content is None and role == "assistant":
+        content = message["refusal"] if isinstance(message.get("refusal"), str) else ""
     parts = (content,) if isinstance(content, str) else tuple(_part(place, part) for part in _listed(place, content))
     if role not in ("user", "tool") and any(isinstance(part, ImageUrl) for part in parts):
         raise BadRequest(f"{place}: images belong into messages of the user or of a tool", place)
@@ -237,6 +237,8 @@ def _part(place: str, part: Any) -> str | ImageUrl:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in ("text", "input_text") and isinstance(part.get("text"), str):
         return part["text"]
+    if kind == "refusal" and isinstance(part.get("refusal"), str):  # of an assistant's earlier turn
+        return part["refusal"]
     if kind in ("image_url", "input_image"):
         url = part.get("image_url")
         url = url.get("url") if isinstance(url, dict) else url

@@ -157,6 +157,14 @@ def test_tool_calls_of_an_assistant_are_read():
     assert request.messages[2].parts == ("2",)
 
 
+@pytest.mark.parametrize(
+    "message", [{"content": None, "refusal": "no"}, {"content": [{"type": "refusal", "refusal": "no"}]}]
+)
+def test_what_an_assistant_refused_earlier_is_its_turn(message):
+    request = read(messages=[*USER, {"role": "assistant", **message}, *USER])
+    assert request.messages[1].parts == ("no",)
+
+
 def test_data_uris_are_decoded_once_and_private_urls_refused():
     uri = data_uri(picture(1), "PNG")
     part = {"type": "image_url", "image_url": {"url": uri}}
