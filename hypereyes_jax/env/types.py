@@ -38,6 +38,13 @@ class Question:
     meta: dict[str, Any] = field(default_factory=dict)  # JSON-able
     captions: tuple[str, ...] = ()  # text before each image, such as the time of a video's frame; () = none
 
+    def __post_init__(self) -> None:
+        for name in ("images", "answers", "captions"):
+            if isinstance(getattr(self, name), str | Image.Image):  # each letter of "Paris" would be a right answer
+                raise TypeError(
+                    f"{name} of a Question must be a tuple, also of a single one: ({name.removesuffix('s')},)"
+                )
+
     @property
     def parts(self) -> tuple[Part, ...]:
         """What is shown of it: the images, each after its caption, then the text."""

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hypereyes_jax.env import Episode, Question, SearchHit
 from hypereyes_jax.env.search.backends.retriever import read_retrieval
@@ -54,3 +55,13 @@ async def test_a_reply_with_impossible_scores_is_shown_and_recorded():
     episode = Episode(Question("q", "?", (), ("a",)), Service())
     (text,) = await episode.step('<tool_call>{"name": "text_search", "arguments": {"input": ["a"]}}</tool_call>')
     assert text.count("(0.80) Chad: Country.") == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "answers", "why"),
+    [((), "Paris", "answers of a Question"), (Image.new("L", (8, 8)), ("Paris",), "images")],
+)
+def test_a_question_with_a_text_for_its_answers_is_refused(images, answers, why):
+    """Each letter of it would be accepted."""
+    with pytest.raises(TypeError, match=f"{why}.* must be a tuple"):
+        Question("q", "?", images, answers)

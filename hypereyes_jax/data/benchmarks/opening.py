@@ -11,6 +11,7 @@ from typing import get_args
 from hypereyes_jax.configs.objects import load_object
 from hypereyes_jax.data.benchmarks import formats
 from hypereyes_jax.data.benchmarks.archives import BenchmarkMedia
+from hypereyes_jax.data.benchmarks.own import checked_spec
 from hypereyes_jax.data.benchmarks.types import (
     Benchmark,
     BenchmarkEntry,
@@ -122,7 +123,7 @@ def known_benchmark(name: str) -> BenchmarkSpec:
     if spec.rule not in RULES or spec.published not in get_args(Published):
         rules, scores = ", ".join(RULES), ", ".join(get_args(Published))
         raise UserError(f"{name}: rule must be one of {rules}, and published one of {scores}")
-    return spec
+    return checked_spec(spec, name)
 
 
 def holds_benchmark(name: str, folder: Path) -> bool:
