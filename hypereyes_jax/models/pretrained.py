@@ -56,10 +56,17 @@ def load_model(
     """
     path = locate(path)
     directory = open_directory(path)
-    if directory.exists("adapter_config.json") and not directory.exists("config.json"):
+    if directory.exists("adapter_config.json"):
+        has_weights = any(map(directory.exists, ("model.safetensors", "model.safetensors.index.json")))
+        what = (
+            "holds a model and an adapter beside it, which transformers would put onto the adapter's base. If the model "
+            "is what is meant, move adapter_config.json out of there; else merge the adapter"
+            if has_weights
+            else "holds an adapter and no model. Merge it"
+        )
         raise UserError(
-            f"{path} holds an adapter and no model. Merge it into its base by `hypereyes export --checkpoint BASE "
-            f"--adapter {path} --out DIR`, and give DIR."
+            f"{path} {what} into its base by `hypereyes export --checkpoint BASE --adapter {path} --out DIR`, and give "
+            "DIR."
         )
     for name in ("config.json", "tokenizer.json"):
         if not directory.exists(name):

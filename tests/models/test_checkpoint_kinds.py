@@ -490,6 +490,14 @@ def test_weights_that_are_not_there_are_told_with_the_cure_for_what_is(tmp_path,
         load_hf(tmp_path)
 
 
+def test_a_link_to_weights_that_are_not_there_is_told(tmp_path):
+    written(tmp_path)
+    (tmp_path / SINGLE).unlink()
+    (tmp_path / SINGLE).symlink_to(tmp_path / "blobs")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is a link to a file that is not there"):
+        load_hf(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("rename", "cure"),
     [

@@ -166,6 +166,13 @@ def test_a_pointer_of_git_lfs_is_told_with_its_cure(tmp_path, name):
         load_model(tmp_path / "base")
 
 
+def test_an_adapter_beside_a_model_is_refused_naming_both(tmp_path):
+    shutil.copytree(BASE, tmp_path / "base")
+    (tmp_path / "base" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"holds a model and an adapter beside it.* move adapter_config\.json out of"):
+        load_model(tmp_path / "base")
+
+
 def test_an_adapter_in_place_of_a_model_is_told_with_its_cure(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"holds an adapter and no model\. Merge it into its base by `hypereyes export"):

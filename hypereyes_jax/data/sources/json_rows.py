@@ -236,7 +236,7 @@ def _array_spans(file: StableFile) -> Spans:
     """
     spans: list[Span] = []
     depth, begin, escape = 0, 0, -1
-    inside, closed = False, False
+    inside, closed, end = False, False, 0
     for at, byte in marks(file):
         if inside:
             if at == escape:
@@ -246,7 +246,7 @@ def _array_spans(file: StableFile) -> Spans:
             elif byte == _QUOTE:
                 inside = False
         elif closed:
-            raise UserError(f"{file.path}: something follows its JSON array. Give one array, or JSON lines.")
+            break
         elif byte == _QUOTE:
             inside = True
         elif byte in b"{[":
@@ -254,7 +254,7 @@ def _array_spans(file: StableFile) -> Spans:
             begin = at + 1 if depth == 1 else begin
         elif byte in b"}]":
             depth -= 1
-            closed = depth == 0
+            closed, end = depth == 0, at + 1
             if closed and (spans or file.read(begin, min(at, begin + _BLOCK)).strip()):
                 spans.append((begin, at))
         elif depth == 1:  # a comma
@@ -262,6 +262,8 @@ def _array_spans(file: StableFile) -> Spans:
             begin = at + 1
     if not closed:
         raise UserError(f"{file.path} is cut short: its JSON array does not end. Download or make the file again.")
+    if any(file.read(at, min(at + _BLOCK, file.size)).strip() for at in range(end, file.size, _BLOCK)):
+        raise UserError(f"{file.path}: something follows its JSON array. Give one array, or JSON lines.")
     return _numbered(spans)
 
 

@@ -182,6 +182,8 @@ def _cure_of_absence(directory: Directory, shards: list[str]) -> str:
     if directory.exists("pytorch_model.bin") or directory.exists("pytorch_model.bin.index.json"):
         return "Load it in transformers and save it again by save_pretrained, which writes safetensors."
     others = directory.names() if isinstance(directory, LocalDirectory) else []
+    if links := [name for name in others if not directory.exists(name)]:
+        return f"{', '.join(links[:3])} is a link to a file that is not there. Download the checkpoint again."
     if isinstance(directory, LocalDirectory) and (cure := what_wrote(others, directory.path)):
         return cure
     if any(re.fullmatch(r"model-\d+-of-\d+\.safetensors", name) for name in others):

@@ -316,6 +316,7 @@ def test_what_is_no_data_or_broken_is_refused_by_what_it_is(tmp_path, red):
         (b"\xe9", "is not a text file in UTF-8"),
         (b'[{"question": "a", "answer": "b"}', "cut short: its JSON array does not end"),
         (b'[{"question": "a", "answer": "b"}] {}', "something follows its JSON array"),
+        (b'[{"question": "a", "answer": "b"}] and more', "something follows its JSON array"),
     ):
         path.write_bytes(data)
         refused(path, why)
