@@ -59,8 +59,8 @@ def load_model(
     if directory.exists("adapter_config.json"):
         has_weights = any(map(directory.exists, ("model.safetensors", "model.safetensors.index.json")))
         what = (
-            "holds a model and an adapter beside it, which transformers would put onto the adapter's base. If the model "
-            "is what is meant, move adapter_config.json out of there; else merge the adapter"
+            "holds a model and an adapter beside it, which transformers would put onto the adapter's base. If the "
+            "model is what is meant, move adapter_config.json out of there; else merge the adapter"
             if has_weights
             else "holds an adapter and no model. Merge it"
         )
