@@ -40,6 +40,23 @@ def test_texts_are_texts_that_can_be_encoded():
     assert SearchHit(1984, "c", 0.5).title == "1984"
 
 
+@pytest.mark.parametrize(
+    ("document", "title", "content"),
+    [
+        ({"contents": '"Chad"\nA country.\nIn Africa.'}, "Chad", "A country.\nIn Africa."),
+        ({"title": "Chad", "contents": '"Chad"\nA country.'}, "Chad", "A country."),
+        ({"title": "Chad", "text": "A country."}, "Chad", "A country."),  # of a text without its title no line is lost
+        ({"title": "Chad", "text": "A country.\nIn Africa."}, "Chad", "A country.\nIn Africa."),
+        ({"title": '"Chad"', "contents": '"Chad"\nA country.'}, "Chad", "A country."),
+        ({"title": None, "content": "Chad\nA country."}, "Chad", "A country."),
+    ],
+)
+def test_a_document_is_shown_whole(document, title, content):
+    for row in (document, {"document": document, "score": 0.9}):
+        (hit,) = read_retrieval({"result": [[row]]}, "host")
+        assert (hit.title, hit.content) == (title, content)
+
+
 async def test_a_reply_with_impossible_scores_is_shown_and_recorded():
     rows = [
         {"document": {"contents": "Chad\nCountry."}, "score": score} for score in (float("inf"), int("9" * 400), "x")

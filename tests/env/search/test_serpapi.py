@@ -123,6 +123,22 @@ async def test_every_part_of_a_text_reply_is_read():
     await server.close()
 
 
+async def test_a_box_of_any_kind_is_read():
+    box = {
+        "type": "population_result",
+        "place": "Chad",
+        "population": "19.1 million",
+        "year": "(2024)",
+        "link": "https://a",
+    }
+    server = await canned(SUCCESS | {"answer_box": box})
+    backend = client(str(server.make_url("")).rstrip("/"))
+    (hit,) = await backend.text_search("q", 10)
+    assert hit.content == "place: Chad, population: 19.1 million, year: (2024)"
+    await backend.aclose()
+    await server.close()
+
+
 async def test_lens_matches_exact_ones_first():
     server = await canned(
         SUCCESS

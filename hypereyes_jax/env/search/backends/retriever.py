@@ -12,6 +12,8 @@ from hypereyes_jax.env.types import SearchError, SearchHit
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status, unusable
 from hypereyes_jax.env.web.service_words import failed_beside_nothing
 
+_TEXTS = ("contents", "text", "content", "snippet", "passage")  # of a document; the first two are Search-R1's
+
 
 class RetrieverBackend:
     """Text search at a Search-R1 style retriever.
@@ -79,6 +81,9 @@ def _hit(row: Mapping[str, Any]) -> SearchHit:
     document = inner if isinstance(inner, dict) else row
     score: Any = row.get("score")
     url: Any = document.get("url")
-    contents = document.get("contents") or document.get("text")
-    title, _, content = (contents if isinstance(contents, str) else "").partition("\n")
-    return SearchHit(document.get("title") or title.strip().strip('"'), content.strip(), score, url)
+    text = next((each for name in _TEXTS if isinstance(each := document.get(name), str) and each), "")
+    first, _, rest = text.partition("\n")
+    first, title = first.strip().strip('"'), document.get("title")
+    if isinstance(title, str) and title.strip() and title.strip().strip('"') != first:
+        return SearchHit(title, text.strip(), score, url)  # the text does not begin with the title
+    return SearchHit(first, rest.strip(), score, url)

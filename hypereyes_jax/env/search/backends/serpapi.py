@@ -15,6 +15,8 @@ from hypereyes_jax.env.web.service_words import found_nothing
 from hypereyes_jax.env.web.untrusted import one_line
 
 _RESULTS = ("organic_results", "image_results", "visual_matches", "exact_matches", "video_results")
+_OF_FORM = frozenset("type title link displayed_link source thumbnail favicon image".split())  # of an answer's box
+_FACTS_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,18 @@ def _answers(data: dict[str, Any]) -> list[SearchHit]:
     box = data.get("answer_box")
     if not isinstance(box, dict):
         return _graph(data)
-    text = _join(box.get("answer"), box.get("snippet"))
+    text = _join(box.get("answer"), box.get("snippet")) or _facts(box)
     hit = SearchHit(_text(box.get("title")), text, MISSING_SCORE, _text(box.get("link")))
     return [hit, *_graph(data)] if text else _graph(data)
+
+
+def _facts(box: dict[str, Any]) -> str:
+    """What a box says in fields of its kind, as those of populations, sums and rates do."""
+    return ", ".join(
+        f"{name.replace('_', ' ')}: {value}"
+        for name, value in box.items()
+        if name not in _OF_FORM and isinstance(value, str | int | float) and "://" not in str(value)[:16]
+    )[:_FACTS_CHARACTERS]
 
 
 def _graph(data: dict[str, Any]) -> list[SearchHit]:
