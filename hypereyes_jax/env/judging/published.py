@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.env.judging.llm_judge import Asking, Room, judged
-from hypereyes_jax.env.judging.verdict_words import read_verdict
+from hypereyes_jax.env.judging.verdict_words import is_weakened, read_verdict
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.chat_api import ChatClient
@@ -180,12 +180,15 @@ class GradeJudge:
 
 
 def read_grade(reply: str) -> bool | None:
-    """Whether the one letter of a reply is A; None for a reply with no letter or several."""
+    """Whether the one letter of a reply is A; None for a reply with no letter or several, and for one that is denied or
+    asked ("not A", "A?")."""
+    text = unicodedata.normalize("NFKC", without_thinking(reply))
     # "A response that refuses" begins with an article.
-    letters = set(
-        re.findall(r"\b(?:A(?! (?!(?:or|and|as|is|if|because|since)\b)[a-z])|[BC])\b", without_thinking(reply))
-    )
-    return letters == {"A"} if len(letters) == 1 else None
+    letters = list(re.finditer(r"\b(?:A(?! (?!(?:or|and|as|is|if|because|since)\b)[a-z])|[BC])\b(?!\s*\?)", text))
+    if len({match[0] for match in letters}) != 1 or re.search(r"\b[ABC]\s*\?", text):
+        return None
+    before = re.split(r"[.;!\n]", text[: letters[0].start()])[-1]
+    return None if is_weakened(before) else letters[0][0] == "A"
 
 
 _VERDICT = """\

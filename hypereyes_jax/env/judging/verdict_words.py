@@ -146,6 +146,11 @@ def _beginning(text: str, words: VerdictWords) -> bool | None:
     return None if against & set(_WORD.findall(rest)) else verdict
 
 
+def is_weakened(text: str) -> bool:
+    """Whether a word of a text denies or weakens what it says."""
+    return bool(_WEAKENED & set(_WORD.findall(text.casefold())))
+
+
 def _is_latin(word: str) -> bool:
     """Whether a word could be of a language whose denials are known here."""
     return all(char.isdigit() or unicodedata.name(char, "").startswith("LATIN") for char in word)

@@ -140,6 +140,8 @@ class Client:
         (["Grade: B."], False),
         (["C"], False),
         (["A or B", "A"], True),
+        (["Not A", "It isn't A", "A?"], None),
+        (["\uff21"], True),
         (["?", "?", "?"], None),
         (["A response that contradicts the target: B"], False),
         (["A response that refuses", "C"], False),
