@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Date = tuple[int | None, int, int | None]  # year, month, day
 
+_ROUNDING = 1e-14  # relative; that of "19.1 million" to binary
 _ARTICLES = {"a", "an", "the"}
 _HEDGES = {"about", "approximately", "approx", "around", "circa", "roughly"}
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "mn": 1e6, "bn": 1e9}
@@ -112,6 +113,7 @@ class Number:
     unit: str  # normalised words behind, the scale word removed; a unit that is known by its one name
     factor: float = 1.0  # how much of the first unit of its kind one of the unit is: 1000 for kilometres
     may_lack_unit: bool = True  # whether the number without its unit means the same
+    digits: int | None = None  # a whole number as it is written, of which a float holds 15 or 16 digits
 
 
 def normalise(text: str) -> str:
@@ -140,7 +142,13 @@ def read_number(text: str) -> Number | None:
     value = _value(numbers[0].group())
     if not math.isfinite(value):  # beyond float64: only the same digits are equal
         return None
-    return _with_unit(value, text[: numbers[0].start()], text[numbers[0].end() :])
+    number = _with_unit(value, text[: numbers[0].start()], text[numbers[0].end() :])
+    plain = _plain(numbers[0].group())
+    return (
+        replace(number, digits=int(plain))
+        if re.fullmatch(r"[-+]?\d{1,400}", plain) and number.value == value
+        else number
+    )
 
 
 def _with_unit(value: float, before: str, after: str) -> Number:
@@ -176,8 +184,9 @@ def same_number(a: Number, b: Number, tolerance: float) -> bool:
         one, other = one * a.factor, other * b.factor
     elif not (not a.unit and b.may_lack_unit) and not (not b.unit and a.may_lack_unit):
         return False
-    # 1e-9 absorbs the rounding of "19.1 million" to binary.
-    return abs(one - other) <= max(tolerance, 1e-9) * abs(other)
+    if not tolerance and a.factor == b.factor and a.digits is not None and b.digits is not None:
+        return a.digits == b.digits  # of numbers of books and telephones each digit counts
+    return abs(one - other) <= max(tolerance, _ROUNDING) * abs(other)
 
 
 def read_date(text: str) -> Date | None:
@@ -254,6 +263,11 @@ def _spelt(match: re.Match[str]) -> str:
 
 
 def _value(written: str) -> float:
+    return float(_plain(written))
+
+
+def _plain(written: str) -> str:
+    """A number without the marks between its thousands, and with a dot for the decimals."""
     if re.fullmatch(rf"[-+]?(?:{_DOTS})", written):
         written = written.replace(".", "").replace(",", ".")
-    return float(re.sub(rf"{_GAP}|[,'\u2019]", "", written))
+    return re.sub(rf"{_GAP}|[,'\u2019]", "", written)

@@ -22,6 +22,11 @@ from hypereyes_jax.env import ExactJudge, Judge, Question
         ("45 km", "45 miles", False),
         ("45", "45 km", True),
         ("1960", "1961", False),
+        ("9876543210", "9876543211", False),  # each digit counts of a telephone, a book, an account
+        ("9780306406157", "9780306406158", False),
+        ("1234567890123456789012", "1234567890123456789013", False),
+        ("0.1234567891", "0.1234567892", False),
+        ("19.1 million", "19,100,000", True),
         ("Apollo 11", "11", False),
         ("Apollo 11", "apollo 11", True),
         ("3 of 4", "3", False),
