@@ -20,7 +20,7 @@ from hypereyes_jax.data.sources.turn_checks import (
     UNKNOWN_TOOL,
     check_text,
 )
-from hypereyes_jax.data.sources.types import BadRow
+from hypereyes_jax.data.sources.types import PIXELS, THOUSANDTHS, BadRow
 from hypereyes_jax.env.actions import (
     IMAGE_SEARCH,
     TEXT_SEARCH,
@@ -252,8 +252,9 @@ class ToolCalls:
         most = max(max(box) for box in boxes)
         if most <= 1.05:
             return "unit"
-        # Whole numbers up to 1000: thousandths, as Qwen3-VL grounds, unless an image is larger than that.
-        return "permille" if most <= 1000 else "pixel"
+        # Whole numbers up to 1000: thousandths, as Qwen3-VL grounds.
+        whole = all(float(value).is_integer() for box in boxes for value in box)
+        return "permille" if most <= 1000 and whole else "pixel"
 
     def _turn(self, text: str, inline: list[_Call], beside: list[_Call], units: BoxUnits, last: bool) -> str:
         text = self._thoughts(text)
@@ -313,7 +314,7 @@ class ToolCalls:
         if call.tool == TEXT_SEARCH:
             return tool_call(TextSearch(call.queries))
         if call.boxes and units != "unit":
-            self._mapped[f"boxes in {'thousandths' if units == 'permille' else 'pixels'}", "boxes in fractions"] += 1
+            self._mapped[THOUSANDTHS if units == "permille" else PIXELS, "boxes in fractions"] += 1
         numbers = [image.number - (self._first if image.counted else 0) for image in call.images]
         # Images of several sizes have boxes of their own, where those are in pixels.
         groups = [[number] for number in numbers] if call.boxes and units == "pixel" else [numbers]

@@ -106,6 +106,9 @@ class SourceOptions:
     """A longer row is refused before it is read."""
 
 
+THOUSANDTHS, PIXELS = "boxes in thousandths", "boxes in pixels"  # as `SourceReport.mapped` counts them
+
+
 @dataclass
 class SourceReport:
     """What reading a source came to."""
@@ -130,9 +133,15 @@ class SourceReport:
         self.first_bad.setdefault(error.kind, error)
 
     def left_out(self) -> list[str]:
-        """Sentences on files that are not read, on rows that can't be used, and on pictures in columns of no known
-        name; none where all was read."""
+        """Sentences on files that are not read, on rows that can't be used, on pictures in columns of no known name,
+        and on boxes that are read in two ways; none where all was read."""
         sentences = [self.bad_in_words()] if self.bad else []
+        units = {theirs for theirs, _ in self.mapped}
+        if {THOUSANDTHS, PIXELS} <= units:
+            sentences.append(
+                f"{THOUSANDTHS} and {PIXELS} are both found, told by the largest coordinate of each conversation: if "
+                "all are in one unit, say in which by box_units (--box-units)"
+            )
         sentences += [
             f"the column {name!r} seems to hold images, and is not read: --columns images={name} reads it"
             for name in self.pictures_unread

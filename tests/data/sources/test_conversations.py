@@ -405,6 +405,25 @@ def test_a_box_in_texts_is_read(lines, pictures, box):
     assert actions(example)[0] == ImageSearch("img_0", ((0.1, 0.2, 0.5, 0.75),))
 
 
+def test_boxes_in_two_units_are_told(lines, pictures):
+    Image.new("1", (1600, 60)).save(pictures / "pics" / "wide.png")
+    rows = [
+        {"id": number, "messages": talk_of({"bbox": [box]}), "images": ["pics/wide.png"]}
+        for number, box in enumerate(([10, 10, 900, 50], [10, 10, 1500, 50]))
+    ]
+    with open_examples(lines(rows[0])) as examples:
+        assert not examples.report.left_out()
+    with open_examples(lines(*rows)) as examples:
+        (told,) = examples.report.left_out()
+        assert told.startswith("boxes in thousandths and boxes in pixels are both found")
+
+
+def test_boxes_with_decimals_are_pixels(lines, pictures):
+    row = {"messages": talk_of({"bbox": [3.2, 4.8, 32.0, 24.0]}), "images": ["pics/0.png"]}
+    (example,) = open_examples(lines(row))
+    assert actions(example)[0] == ImageSearch("img_0", ((0.05, 0.1, 0.5, 0.5),))
+
+
 @pytest.mark.parametrize("box", ["the left half", ["10%", "10%", "30%", "30%"], "10%,10%,30%,30%", [["a"]]])
 def test_a_box_that_is_none_is_no_search_of_the_whole_image(lines, pictures, box):
     with pytest.raises(UserError, match="a box in one of its tool calls can't be read"):
