@@ -15,6 +15,9 @@ from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.media.crops import UNITS_IN_WORDS, crop, to_fractions
 from hypereyes_jax.env.search.own_backend import checked_hits
 from hypereyes_jax.env.types import FatalSearchError, Invocation, SearchBackend, SearchError, SearchHit
+from hypereyes_jax.env.web.untrusted import one_line
+
+_ID_CHARACTERS = 100  # of the name of an image that there is not
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class GroundedSearch:
         source = self.images.get(image_id)
         if source is None:
             names = list(self.images) if len(self.images) <= 12 else [*list(self.images)[:11], "..."]
+            image_id = one_line(image_id, _ID_CHARACTERS)  # a model may write anything, which is shown twice
             error = f"there is no image {image_id}; there are: {', '.join(names)}" if names else "there are no images"
             return Invocation(IMAGE_SEARCH, image_id, source=image_id, error=error, sent=False), None
         most = self._config.image_searches

@@ -158,6 +158,8 @@ async def test_a_call_that_sends_nothing_is_told_and_counts_neither_as_a_round_n
 async def test_an_unknown_image_is_told():
     parts = await Episode(QUESTION, Page()).step(image_call(image_id="img_7"))
     assert "there is no image img_7; there are: img_0" in parts[-1]
+    parts = await Episode(QUESTION, Page()).step(image_call(image_id="x" * 50_000))
+    assert len(parts[-1]) < 1000
 
 
 async def test_what_was_sent_counts_beside_what_was_not():
