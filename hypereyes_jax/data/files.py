@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from hypereyes_jax.data.demonstration import Example
@@ -18,10 +18,14 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing_atomic
 
 
+class RowValueError(UserError, ValueError):
+    """A value of a question or a demonstration that its file can't hold. The message names row and field."""
+
+
 def write_questions(path: Path, questions: Iterable[Question]) -> None:
     """One question a line: id, text, answers (the reference first), kind, meta, images. One at a time is in memory.
 
-    Raises UserError for a value that JSON cannot hold, naming question and field.
+    Raises RowValueError for a value that the file cannot hold, naming question and field.
     """
     _write(path, (question_json(question) for question in questions))
 
@@ -45,18 +49,17 @@ def question_json(question: Question) -> dict[str, Any]:
         "answers": list(question.answers),
         "kind": question.kind,
         "meta": question.meta,
-        "images": [_encode(image) for image in question.images],
+        "images": [_encode(image, f"image {i} of {question.id!r}") for i, image in enumerate(question.images)],
     } | ({"captions": list(question.captions)} if question.captions else {})
 
 
 def example_json(example: Example, encode: Callable[[Image.Image], Any] | None = None) -> dict[str, Any]:
     """A demonstration as the object that a line holds."""
+    encode = encode or partial(_encode, what=f"an image of {example.id!r}")
     return {
         "id": example.id,
         "system": example.system,
-        "observations": [
-            [p if isinstance(p, str) else {"image": (encode or _encode)(p)} for p in o] for o in example.observations
-        ],
+        "observations": [[p if isinstance(p, str) else {"image": encode(p)} for p in o] for o in example.observations],
         "turns": list(example.turns),
     }
 
@@ -64,27 +67,27 @@ def example_json(example: Example, encode: Callable[[Image.Image], Any] | None =
 def json_line(path: Path, number: int, row: dict[str, Any]) -> str:
     """A row as one line of JSON; numpy's numbers and arrays are written as JSON's.
 
-    Raises UserError for what JSON cannot hold, naming file, line, row and field.
+    Raises RowValueError for what JSON cannot hold, naming file, line, row and field.
     """
     try:
         line = json.dumps(row, ensure_ascii=False, default=_plain) + "\n"
         line.encode()
         return line
     except UnicodeEncodeError as error:
-        raise UserError(
+        raise RowValueError(
             f"{path}, line {number} ({row['id']!r}): half of a surrogate pair is not text ({error})"
         ) from None
     except (TypeError, ValueError) as error:
         fields = [name for name in row if not _writable(row[name])]
-        raise UserError(
+        raise RowValueError(
             f"{path}, line {number} ({row['id']!r}): {', '.join(fields) or 'the row'} can't be written as JSON "
             f"({error}). Use texts, numbers, lists and objects."
         ) from None
 
 
 def _plain(value: Any) -> Any:
-    """A numpy scalar or array as JSON has it, for `json.dumps`."""
-    if isinstance(value, np.generic | np.ndarray):
+    """A scalar or an array of numpy or jax as JSON has it, for `json.dumps`."""
+    if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} is not JSON")
 
@@ -103,6 +106,14 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             file.write(json_line(path, number, row).encode())
 
 
-def _encode(image: Part) -> str:
-    assert isinstance(image, Image.Image)
-    return embedded(png_bytes(image), "PNG")
+def _encode(image: Part, what: str) -> str:
+    if not isinstance(image, Image.Image):
+        raise RowValueError(
+            f"{what} is a {type(image).__name__}, and must be a PIL image (Image.open, Image.fromarray)."
+        )
+    try:
+        return embedded(png_bytes(image), "PNG")
+    except OSError as error:  # of a mode that PNG has not
+        raise RowValueError(
+            f'{what} can\'t be written as PNG ({error}): convert it, by image.convert("RGB").'
+        ) from None

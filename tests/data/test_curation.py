@@ -330,9 +330,19 @@ def test_numbers_and_arrays_of_numpy_are_written_as_json_has_them(tmp_path):
 
 def test_what_json_cannot_hold_is_named_by_question_and_field(tmp_path):
     asked = [Question("one", "?", (), ("a",)), Question("two", "?", (), ("a",), "", {"when": object()})]
-    with pytest.raises(UserError, match=r"q.jsonl, line 2 \('two'\): meta can't be written as JSON"):
-        write_questions(tmp_path / "q.jsonl", asked)
+    for kind in (UserError, ValueError):
+        with pytest.raises(kind, match=r"q.jsonl, line 2 \('two'\): meta can't be written as JSON"):
+            write_questions(tmp_path / "q.jsonl", asked)
     assert not list(tmp_path.iterdir())  # neither a part of it
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [(b"x", "is a bytes, and must be a PIL image"), (Image.new("F", (2, 2)), "can't be written as PNG")],
+)
+def test_an_image_that_no_file_holds_is_named(tmp_path, image, why):
+    with pytest.raises(ValueError, match=rf"image 0 of 'one' {why}"):
+        write_questions(tmp_path / "q.jsonl", [Question("one", "?", (image,), ("a",))])
 
 
 def test_writers_hold_one_row_at_a_time(tmp_path):
