@@ -69,7 +69,17 @@ def write_atomic(path: Path, data: bytes | str) -> None:
       UserError: the disk is full, or the place can't be written; the old file, if any, is untouched.
     """
     with writing_atomic(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(_encoded(data) if isinstance(data, str) else data)
+
+
+def _encoded(text: str) -> bytes:
+    """The text in UTF-8. Where the locale has no letters for a name (LANG=C), Python reads its bytes as halves of
+    surrogate pairs, each of which is that byte again here."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        halves = re.sub("[\ud800-\udc7f\udd00-\udfff]", "?", text)
+        return halves.encode("utf-8", "surrogateescape").decode("utf-8", "replace").encode()
 
 
 @contextlib.contextmanager
@@ -344,7 +354,7 @@ def append_line(path: Path, text: str) -> None:
     mend_last_line(path)
     with writing(path), open(path, "ab", buffering=0) as file:
         size = file.tell()
-        line = text.encode()
+        line = _encoded(text)
         try:
             if file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -1,6 +1,7 @@
 """Files and directories that are whole or absent, and the reader of JSON files, whose faults name the file."""
 
 import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypereyes_jax import files
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import (
+    append_json_line,
     draft_of,
     mend_last_line,
     read_file,
@@ -16,6 +18,7 @@ from hypereyes_jax.files import (
     read_json_lines,
     read_json_object,
     write_atomic,
+    write_json,
     writing_directory,
 )
 
@@ -221,3 +224,14 @@ def _counted(entries, looked):
     for entry in entries:
         looked.append(entry.name)
         yield entry
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [(os.fsencode("旗").decode("ascii", "surrogateescape"), "旗"), ("\udce9", "\ufffd"), ("a\ud83db", "a?b")],
+)
+def test_a_name_that_the_locale_has_no_letters_for_is_written_as_text(tmp_path, name, read):
+    write_json(tmp_path / "one", {"path": name})
+    append_json_line(tmp_path / "lines", {"path": name})
+    for file in ("one", "lines"):
+        assert json.loads((tmp_path / file).read_text(encoding="utf-8")) == {"path": read}
