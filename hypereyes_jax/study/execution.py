@@ -14,6 +14,8 @@ from pathlib import Path
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.study.types import StudyStep
 
+_IN_USE = "is in use by "  # how a command says that another one has its directory
+_PATIENCE, _PAUSE = 1800.0, 5.0  # seconds that such a one is waited for in all, and before it is looked for again
 Call = Callable[[Sequence[str], Path, frozenset[int]], int]
 _COMMAND = """
 import os, signal, sys, threading
@@ -123,19 +125,31 @@ def _do(
     if step.make is not None:
         step.make()
     else:
-        _called(step, logs, call, cores)
+        _called(step, place, logs, tell, call, cores)
     if not step.done.exists():
         raise UserError(f"{step.name} ended without {step.done}. Its command: {shell_line(step.words)}")
     tell(f"{place}: {(time.monotonic() - start) / 60:.1f} min")
 
 
-def _called(step: StudyStep, logs: Path, call: Call, cores: frozenset[int]) -> None:
+def _called(
+    step: StudyStep, place: str, logs: Path, tell: Callable[[str], None], call: Call, cores: frozenset[int]
+) -> None:
+    """Runs a step's command. Raises UserError if it fails.
+
+    A sitting that was ended may have left one that still saves what it did: it is waited for, so that the same command
+    goes on at any moment.
+    """
     log = logs / f"{step.name.replace(' ', '-').replace('/', '-')}.log"
-    code = call(step.words, log, cores)
-    if code == 0:
-        return
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-    raise UserError(
-        f"{step.name} failed with exit code {code} ({lines[-1] if lines else 'it printed nothing'}). All that was done "
-        f"is kept; see {log}, then run the same command again. The step: {shell_line(step.words)}"
-    )
+    began, is_told = time.monotonic(), False
+    while (code := call(step.words, log, cores)) != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+        last = lines[-1] if lines else "it printed nothing"
+        if _IN_USE not in last or time.monotonic() - began > _PATIENCE:
+            raise UserError(
+                f"{step.name} failed with exit code {code} ({last}). All that was done is kept; see {log}, then run "
+                f"the same command again. The step: {shell_line(step.words)}"
+            )
+        if not is_told:
+            tell(f"{place}: {last.removeprefix('hypereyes: ')} It is waited for.")
+            is_told = True
+        time.sleep(_PAUSE)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hypereyes_jax.errors import UserError
+from hypereyes_jax.study import execution
 from hypereyes_jax.study.execution import call_command, execute, shares, shell_line
 from hypereyes_jax.study.types import StudyStep
 
@@ -52,6 +53,31 @@ def test_a_command_that_fails_is_named_with_its_log(tmp_path):
     with pytest.raises(UserError, match=r"train it failed with exit code 2.*there is no command"):
         execute([StudyStep("train it", tmp_path / "x", ("no-such-command",))], log, lambda _: None, call=call_command)
     assert "$ hypereyes no-such-command" in (log / "train-it.log").read_text()
+
+
+def test_a_command_that_a_sitting_that_was_ended_left_is_waited_for(tmp_path, monkeypatch):
+    """As `sft` that still saves its checkpoint when the same study is given again."""
+    monkeypatch.setattr(execution, "_PAUSE", 0.0)
+    called, told = [], []
+
+    def call(words, log, cores):
+        called.append(words)
+        if len(called) < 3:
+            log.write_text("hypereyes: runs/x is in use by process 7 on vm (`hypereyes sft`). Wait for its end.\n")
+            return 2
+        (tmp_path / "a").touch()
+        return 0
+
+    assert execute([step(tmp_path, "a")], tmp_path, told.append, call=call)
+    assert len(called) == 3
+    assert [text for text in told if "It is waited for" in text] == [
+        "1/1 a: runs/x is in use by process 7 on vm (`hypereyes sft`). Wait for its end. It is waited for."
+    ]
+    monkeypatch.setattr(execution, "_PATIENCE", -1.0)
+    (tmp_path / "a").unlink()
+    called.clear()
+    with pytest.raises(UserError, match="is in use by process 7"):
+        execute([step(tmp_path, "a")], tmp_path, told.append, call=call)
 
 
 def test_a_step_that_makes_nothing_is_an_error(tmp_path):
