@@ -222,6 +222,20 @@ async def test_a_file_may_send_images_as_base64_and_read_any_depth(tmp_path):
     assert Image.open(io.BytesIO(base64.b64decode(body["images"][0]["data"]))).size == (32, 24)
 
 
+def test_a_changed_mapping_is_another_service_to_the_store(tmp_path):
+    """Else what the old one did not find, since its path was wrong, would be found nowhere for ever."""
+    engines = []
+    for number, hits in enumerate(("a.b", "a.c", "a.b")):
+        path = tmp_path / str(number) / "own.yaml"
+        path.parent.mkdir()
+        call = f"{{url: 'http://x/{{query}}', hits: {hits}, hit: {{title: t}}}}"
+        path.write_text(f"# mapping {number}\nheaders: {{A: '{number}'}}\ntext: {call}\n")
+        engines.append(MappedBackend(read_mapping(str(path))).engine)
+    assert engines[0] == engines[2] != engines[1]
+    assert engines[0].startswith("mapping:own:")
+    assert MappedBackend(read_mapping("serper"), environment=KEYS).engine == "mapping:serper"
+
+
 async def test_place_holders_of_a_url_are_filled_in_and_parameters_are_as_services_read_them():
     service = Service({"a": []})
     app = web.Application()
@@ -237,6 +251,28 @@ async def test_place_holders_of_a_url_are_filled_in_and_parameters_are_as_servic
     _, path, query, _, headers = service.requests[0]
     assert (path, query) == ("/find/a/b & c", {"n": "3", "safe": "true", "page": "2"})
     assert (headers["A"], headers["B"]) == ("Bearer t", "key=t")
+
+
+async def test_a_path_at_which_no_result_ever_stands_ends_the_run_and_names_where_there_are_some(tmp_path):
+    """With `organics` for `organic`, each search would seem to find nothing."""
+    found = {"data": {"organics": [{"title": "Chad"}]}, "credits": 1, "tags": []}
+    service = Service(found)
+
+    async def ask(backend):
+        empty = [await backend.text_search("a", 3) for _ in range(4)]
+        with pytest.raises(FatalSearchError, match=r"nothing at organic, .* lists at data\.organics: mend its `hits`"):
+            await backend.text_search("a", 3)
+        return empty
+
+    assert await asked(tmp_path, "serper", service, ask) == [[]] * 4
+
+    async def ask_the_right_one(backend):
+        service.reply = {"organic": [{"title": "Chad"}]}
+        first = await backend.text_search("a", 3)
+        service.reply = {"peopleAlsoAsk": [{"question": "b"}]}  # of a query that finds nothing
+        return [len(first), *[await backend.text_search("a", 3) for _ in range(8)]]
+
+    assert await asked(tmp_path, "serper", service, ask_the_right_one) == [1, *[[]] * 8]
 
 
 def test_the_shipped_services_are_listed_and_need_their_keys():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +30,7 @@ from hypereyes_jax.files import refuse_irregular
 _SHIPPED = Path(__file__).parent / "mappings"
 _CALL_FIELDS = {"method", "url", "params", "body", "hits", "hit"}
 _HIT_FIELDS = {"title", "content", "url", "score"}
+_REPLIES_ELSEWHERE = 5  # at the beginning of a run, after which a mapping's path is held to be wrong
 _LARGEST = 1 << 16  # bytes of a mapping
 _MOST_VALUES = 10_000  # of a body, which a few lines of YAML can make of any size by naming their parts again
 _PLACE = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -86,7 +88,12 @@ def read_mapping(name: str) -> SearchMapping:
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError for a date of a thirteenth month
         raise UserError(f"{path} is not YAML: {one_line(str(error), 200)}") from None
-    return _mapping(document, str(path), path.stem)
+    mapping = _mapping(document, str(path), path.stem)
+    if name in shipped_mappings():
+        return mapping
+    # Another request, or another place of the results, is another service: what was recorded of one is not the other's.
+    calls = json.dumps([document.get("text"), document.get("image")], default=str)
+    return replace(mapping, name=f"{path.stem}:{hashlib.sha256(calls.encode()).hexdigest()[:12]}")
 
 
 def mapping_object(name: str) -> NamedObject | None:
@@ -147,6 +154,7 @@ class MappedBackend:
         headers = {name: _from_environment(value, mapping.name, environment) for name, value in mapping.headers.items()}
         self._http = JsonHttp(limits, headers)
         self.engine = f"mapping:{mapping.name}"
+        self._without: dict[str, int] = {}  # path -> replies so far that had results elsewhere; -1 once it was there
 
     async def text_search(self, query: str, k: int) -> list[SearchHit]:
         return await self._search(self._mapping.text, "text search", {"query": query, "k": k})
@@ -184,7 +192,9 @@ class MappedBackend:
             indexed = isinstance(data, list) and call.hits.split(".")[0].isdigit()
             if not (isinstance(data, dict) or indexed) or (service_words(data) and not found_nothing(data)):
                 raise unusable(data, where, f"sent a reply without {call.hits}")
+            self._refuse_another_place(call, data, where)
             return []
+        self._without[call.hits] = -1
         if not isinstance(rows, list):
             raise unusable(data, where, f"sent a reply in which {call.hits} is not a list")
         if not rows and failed_beside_nothing(data):
@@ -193,6 +203,31 @@ class MappedBackend:
         if rows and not any(hit.title or hit.content or hit.url for hit in hits):
             raise unusable(data, where, f"sent {call.hits} that hold none of what the mapping names")
         return hits[: values["k"]]
+
+    def _refuse_another_place(self, call: MappedCall, data: Any, where: str) -> None:
+        """Raises FatalSearchError where the first replies have results, and none of them where the mapping says: with
+        a wrong path each search would seem to find nothing."""
+        count = self._without.get(call.hits, 0)
+        places = _lists_of_objects(data) if count >= 0 else []
+        if not places:
+            return
+        self._without[call.hits] = count + 1
+        if count + 1 >= _REPLIES_ELSEWHERE:
+            raise FatalSearchError(
+                f"the first {count + 1} replies of {where} have nothing at {call.hits}, where the mapping "
+                f"{self._mapping.name} looks for results, and lists at {', '.join(places)}: mend its `hits`",
+                kind="mapping",
+            )
+
+
+def _lists_of_objects(value: Any, path: str = "", depth: int = 4) -> list[str]:
+    """Where a reply has lists that could be results, at most five of them."""
+    if isinstance(value, list):
+        return [path] if value and all(isinstance(each, dict) for each in value) else []
+    if not isinstance(value, dict) or not depth:
+        return []
+    inner = (_lists_of_objects(part, f"{path}.{name}".lstrip("."), depth - 1) for name, part in value.items())
+    return [one_line(place, 60) for places in inner for place in places][:5]
 
 
 def _hit(row: Mapping[str, Any], paths: Mapping[str, str]) -> SearchHit:
