@@ -14,6 +14,7 @@ from pathlib import Path
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.study.types import StudyStep
 
+_COMMAND_LINE = "$ hypereyes "  # before a command in its log
 _IN_USE = "is in use by "  # how a command says that another one has its directory
 _PATIENCE, _PAUSE = 1800.0, 5.0  # seconds that such a one is waited for in all, and before it is looked for again
 Call = Callable[[Sequence[str], Path, frozenset[int]], int]
@@ -42,7 +43,7 @@ def call_command(words: Sequence[str], log: Path, cores: frozenset[int] = frozen
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as file:
-        file.write(f"$ {shell_line(words)}\n".encode())
+        file.write(f"{_COMMAND_LINE}{shell_line(words).removeprefix('hypereyes ')}\n".encode())
         file.flush()
         numbers = ",".join(str(core) for core in sorted(cores))
         command = [sys.executable, "-c", _COMMAND, numbers, *words]
@@ -142,8 +143,7 @@ def _called(
     log = logs / f"{step.name.replace(' ', '-').replace('/', '-')}.log"
     began, is_told = time.monotonic(), False
     while (code := call(step.words, log, cores)) != 0:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-        last = lines[-1] if lines else "it printed nothing"
+        last = _last_words(log)
         if _IN_USE not in last or time.monotonic() - began > _PATIENCE:
             raise UserError(
                 f"{step.name} failed with exit code {code} ({last}). All that was done is kept; see {log}, then run "
@@ -153,3 +153,12 @@ def _called(
             tell(f"{place}: {last.removeprefix('hypereyes: ')} It is waited for.")
             is_told = True
         time.sleep(_PAUSE)
+
+
+def _last_words(log: Path) -> str:
+    """What the last command said of its failure, behind which one that goes on may have written more."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    lines = text.rpartition(_COMMAND_LINE)[2].strip().splitlines()[1 if _COMMAND_LINE in text else 0 :]
+    return next(
+        (line for line in reversed(lines) if line.startswith("hypereyes: ")), (lines or ["it printed nothing"])[-1]
+    )

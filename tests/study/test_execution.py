@@ -63,7 +63,8 @@ def test_a_command_that_a_sitting_that_was_ended_left_is_waited_for(tmp_path, mo
     def call(words, log, cores):
         called.append(words)
         if len(called) < 3:
-            log.write_text("hypereyes: runs/x is in use by process 7 on vm (`hypereyes sft`). Wait for its end.\n")
+            said = "hypereyes: runs/x is in use by process 7 on vm (`hypereyes sft`). Wait for its end.\n"
+            log.write_text(f"$ hypereyes sft\n{said}saved, says process 7\n")
             return 2
         (tmp_path / "a").touch()
         return 0

@@ -80,7 +80,7 @@ def read_mapping(name: str) -> SearchMapping:
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
-        document = yaml.load(text, YamlLoader) if len(text) <= _LARGEST else None
+        document: Any = yaml.load(text, YamlLoader) if len(text) <= _LARGEST else None
     except OSError as error:
         names = ", ".join(shipped_mappings())
         raise UserError(
