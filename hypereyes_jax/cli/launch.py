@@ -51,8 +51,12 @@ def run_words(words: Sequence[str]) -> int:
             lines = script.read_text(encoding="utf-8").splitlines()[1:]
             print("\n".join(line.removeprefix("#").removeprefix(" ") for line in _first_comment(lines)))
             return 0
+        # What a dry run prints goes through this program's own stream, which knows what to say of a full disk.
+        stdout = subprocess.PIPE if "--dry-run" in before else None
         try:
-            return subprocess.run(["bash", str(script), *rest], check=False).returncode
+            done = subprocess.run(["bash", str(script), *rest], check=False, stdout=stdout)
+            print((done.stdout or b"").decode(errors="replace"), end="")
+            return done.returncode
         except FileNotFoundError:
             raise UserError("the launch scripts need bash, which is not installed here.") from None
 

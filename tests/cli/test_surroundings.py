@@ -68,7 +68,13 @@ def test_help_may_be_cut_off(command):
 
 
 @pytest.mark.parametrize(
-    "command", ["--version", "rl --help", *map(slow, ("--help", "completion bash", "report --help"))]
+    "command",
+    [
+        "--version",
+        "rl --help",
+        "launch slurm --dry-run -- rl --out x",
+        *map(slow, ("--help", "completion bash", "report --help")),
+    ],
 )
 def test_printing_to_a_full_disk_is_one_sentence(command):
     done = shell(f"{MAIN} {command} > /dev/full")
