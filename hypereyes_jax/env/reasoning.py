@@ -23,8 +23,12 @@ from hypereyes_jax.env.tag_text import (
 
 _MOST_RESPELT = 2048  # tags of reasoning that are spelt in another way, of a turn
 _NAMES = "|".join(tag.strip("<>") for tag in REASONS)
-# With spaces or attributes: <think >, </ think>, <think type="draft">.
-_SPACED_TAG = re.compile(rf"<(?!/?(?:{_NAMES})>)(/?) ?({_NAMES})(?:\s[^<>]{{0,200}})?(?<!/)>", re.IGNORECASE | re.ASCII)
+# With spaces or attributes: <think >, </ think>, <think type="draft">. The letters looked for first save time.
+_FIRST, _SECOND = ("".join({tag[place] for tag in REASONS}) for place in (1, 2))
+_SPACED_TAG = re.compile(
+    rf"<(?=/? ?[{_FIRST}][{_SECOND}])(?!/?(?:{_NAMES})>)(/?) ?({_NAMES})(?:\s[^<>]{{0,200}})?(?<!/)>",
+    re.IGNORECASE | re.ASCII,
+)
 _CAPITAL_TAG = re.compile(rf"</?(?=[a-z:]*[A-Z])(?i:{_NAMES})>", re.ASCII)
 # Magistral's and Kimi's, as long as ours.
 _OTHER_MARKS = {"[THINK]": "<think>", "[/THINK]": "</think>", "◁think▷": "<think>", "◁/think▷": "</think>"}

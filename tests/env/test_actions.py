@@ -515,6 +515,13 @@ def test_numpy_in_a_tools_arguments_and_boxes_that_are_none_are_written_as_json(
         tool_call(ToolCall("visit", {"pages": {1}}))
 
 
+def test_examples_in_a_prompt_are_no_calls():
+    example = call("text_search", input=["example"])
+    prompt = f"<|im_start|>system\nWrite {example}<|im_end|>\n<|im_start|>user\nWhich?<|im_end|>\n"
+    counts = count_completion(f"{prompt}<|im_start|>assistant\n{example}<|im_end|>")
+    assert (counts.tool_calls, counts.searches) == (1, 1)
+
+
 def seconds(function, text):
     started = time.thread_time()  # of this thread: other programs on the machine don't count
     function(text)
@@ -528,13 +535,6 @@ def seconds(function, text):
      "<think><reason>", "<reason><reason></reason>", '<reason><tool_call>"</reason>', "<THINK>", "[THINK]", "<think >",
      '<tool_call>["<tool_call>[",', "<|im_start|>assistant\n<answer>", "1"],
 )  # fmt: skip
-def test_examples_in_a_prompt_are_no_calls():
-    example = call("text_search", input=["example"])
-    prompt = f"<|im_start|>system\nWrite {example}<|im_end|>\n<|im_start|>user\nWhich?<|im_end|>\n"
-    counts = count_completion(f"{prompt}<|im_start|>assistant\n{example}<|im_end|>")
-    assert (counts.tool_calls, counts.searches) == (1, 1)
-
-
 @pytest.mark.parametrize("function", [parse_turn, count_completion])
 def test_time_grows_no_faster_than_the_text(function, piece):
     # Eight times the text in at most 24 times the time; a quadratic reader takes 64 times. Short times are noise.
