@@ -55,29 +55,33 @@ def in_words(where: str, figures: Mapping[str, Any]) -> str:
 
 
 def load_metrics(own: Sequence[str | Metric]) -> OwnMetrics:
-    """Metrics by name or as functions. Each is called once on a made-up episode.
+    """Metrics by name or as functions. Each is called on a made-up episode with an answer and on one without.
 
     Raises:
       UserError: one can't be loaded, or gives no finite number.
     """
     sources = [named_object(each, "metric") for each in own]
     metrics = OwnMetrics(tuple(replace(source, value=instance(source)) for source in sources))
-    try:
-        metrics.of(_made_up_episode(), True)
-    except Exception as error:
-        raise UserError(
-            f"a metric failed on a made-up episode: {error_in_words(error)}. It must take an EpisodeResult "
-            "(hypereyes_jax.env.types) and the verdict (True, False or None), and return a number"
-        ) from error
+    for what, episode, verdict in _made_up_episodes():
+        try:
+            metrics.of(episode, verdict)
+        except Exception as error:
+            raise UserError(
+                f"a metric failed on a made-up episode {what}: {error_in_words(error)}. It must take an EpisodeResult "
+                "(hypereyes_jax.env.types) and the verdict (True, False or None), and return a number"
+            ) from error
     return metrics
 
 
-def _made_up_episode() -> EpisodeResult:
+def _made_up_episodes() -> list[tuple[str, EpisodeResult, bool]]:
+    """(how it ended, episode, verdict): a metric that fails where there is no answer would end a long run."""
     question = Question("made-up", "Which city is the capital?", (Image.new("RGB", (8, 8)),), ("Paris",))
     hit = SearchHit("Paris", "Paris is the capital of France.", 0.9, "https://example.org")
     search = Invocation("text_search", "capital of France", hits=(hit,))
-    turns = (
-        TurnRecord("<reason>I search.</reason>", "I search.", (search,), is_round=True),
-        TurnRecord("<answer>Paris</answer>", "", (), is_round=False),
-    )
-    return EpisodeResult(question, turns, StopReason.ANSWERED, "Paris")
+    searched = TurnRecord("<reason>I search.</reason>", "I search.", (search,), is_round=True)
+    answered = TurnRecord("<answer>Paris</answer>", "", (), is_round=False)
+    silent = TurnRecord("I do not know.", "", (), is_round=False)
+    return [
+        ("with an answer", EpisodeResult(question, (searched, answered), StopReason.ANSWERED, "Paris"), True),
+        ("without an answer", EpisodeResult(question, (silent,), StopReason.NO_ACTION, None), False),
+    ]

@@ -31,6 +31,7 @@ def test_means_stand_under_the_functions_names():
         (lambda result: 1, "positional argument"),
         (lambda result, correct: float("nan"), "not a finite number"),
         (lambda result, correct: "many", "could not convert"),
+        (lambda result, correct: len(result.answer), "made-up episode without an answer: TypeError"),
     ],
 )
 def test_what_is_no_metric_is_told(function, why):

@@ -111,7 +111,7 @@ def test_a_class_that_needs_arguments_is_told(kind, written):
     ("kind", "body", "why"),
     [
         ("reward", "return 1.0", r"gave shape \(\) for 4 rollouts"),
-        ("reward", "return ['a'] * 4", "could not convert"),
+        ("reward", "return ['a'] * 4", "real numbers are needed, not <U1"),
         ("reward", "return [float('nan')] * 4", "not finite"),
         ("reward", "return None", "reward"),
         ("reward", "args[0].accuracy_G[:] = 1; return args[0].accuracy_G", r"read-only \(.*own.py, line 2\)"),
