@@ -247,6 +247,7 @@ ENGINE_SIZES = {
     ("hypereyes_8b_rl_lora", "gpu"): EngineSizes(1, 30, (1,), 300_032),
     ("hypereyes_8b_rl_lora", "gpu_141g"): EngineSizes(1, 64, (1, 4), 640_000),
     ("hypereyes_8b_rl_lora", "v6e_8"): EngineSizes(4, 32, (1, 4), 320_000),
+    ("hypereyes_8b_rl", "v5p_8"): EngineSizes(4, 64, (1, 4), 640_000),
     ("hypereyes_30b_rl", "v6e_64"): EngineSizes(4, 16, (1, 4), 160_000),
     ("hypereyes_235b_rl", "h20_8x8_paper"): EngineSizes(8, 16, (1,)),
     ("hypereyes_235b_rl", "v5p_256"): EngineSizes(16, 16),
