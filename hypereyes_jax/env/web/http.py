@@ -281,7 +281,9 @@ def check_status(reply: Reply, where: str) -> Any:
     words = f": {reply.words}" if reply.words else ""
     if status == 402 or lacks_credit(reply.data):
         raise FatalSearchError(f"the account at {where} has no credit left (HTTP {status}){words}", kind="no_credit")
-    throttles = status == 429 or (status == 403 and (reply.retry_after is not None or throttled(reply.data)))
+    throttles = status == 429 or (
+        status == 403 and (throttled(reply.data) or (reply.worked and reply.retry_after is not None))
+    )
     of_login = status in _LOGIN or wrong_key(reply.data)
     if of_login or (not reply.worked and not throttles and (status == 403 or unauthorized(reply.data))):
         message = f"{where} refused the key or login (HTTP {status}); check it and run again{words}"

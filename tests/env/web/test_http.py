@@ -12,7 +12,7 @@ from hypereyes_jax.env.search.backends import HttpWorldBackend, RetrieverBackend
 from hypereyes_jax.env.search.recorded import RecordedBackend, StoreMode
 from hypereyes_jax.env.search.store import SearchStore
 from hypereyes_jax.env.search.store_tools import inspect_store
-from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
+from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status
 from hypereyes_jax.env.web.retries import read_retry_after
 from hypereyes_jax.env.web.service_words import service_words
 from hypereyes_jax.errors import SettingError
@@ -324,3 +324,34 @@ async def test_a_value_error_of_who_reads_a_response_is_its_own(serve):
         async with client.open("GET", url):
             raise ValueError("my own")
     await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "data", "worked", "kind"),
+    [
+        (
+            403,
+            {"error": {"message": "Rate Limit Exceeded", "errors": [{"reason": "rateLimitExceeded"}]}},
+            False,
+            "throttled",
+        ),
+        (403, {"error": {"message": "User Rate Limit Exceeded"}}, True, "throttled"),
+        (403, {"error": {"message": "region not allowed"}}, False, "auth"),
+        (400, {"error": {"message": "API key expired. Please renew the API key."}}, True, "auth"),
+        (407, {"error": "Proxy Authentication Required"}, True, "auth"),
+        (403, {"error": {"message": "Key limit exceeded (total limit)"}}, True, "no_credit"),
+        (429, {"message": "You have exceeded the MONTHLY quota for Requests on your current plan"}, True, "no_credit"),
+        (429, {"message": "You have exceeded the rate limit per second for your plan"}, True, "throttled"),
+        (403, {"error": {"message": "Your account has been deactivated"}}, True, "no_credit"),
+        (429, {"error": {"message": "credits exhausted"}}, True, "no_credit"),
+        (400, {"error": {"message": "Invalid token ids"}}, True, "http_400"),
+        (423, {"detail": "locked"}, True, "http_423"),
+    ],
+)
+def test_what_a_status_means_is_told_by_its_words(status, data, worked, kind):
+    reply = Reply(status, data, words=service_words(data), worked=worked, failures=1)
+    with pytest.raises(SearchError) as raised:
+        check_status(reply, "host")
+    assert raised.value.kind == kind
+    assert isinstance(raised.value, FatalSearchError) == (kind in ("auth", "no_credit"))
+    assert raised.value.transient == (kind in ("throttled", "http_423"))
