@@ -60,7 +60,8 @@ class ExactJudge:
         dates = read_date(answer), read_date(accepted)
         if None not in dates:
             return dates[0] == dates[1]
-        answer, accepted = (_BOXED.sub(r"\1", text) for text in (answer, accepted))
+        # \boxed{\text{Paris}} has two of them
+        answer, accepted = (_BOXED.sub(r"\1", _BOXED.sub(r"\1", text)) for text in (answer, accepted))
         a, b = read_number(answer), read_number(accepted)
         if a is None or b is None:
             return bool(_readings(answer) & _readings(accepted))

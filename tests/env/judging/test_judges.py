@@ -44,6 +44,7 @@ from hypereyes_jax.env import ExactJudge, Judge, Question
         ("\u2265 5", "at least 5", True),
         ("\\boxed{42}", "42", True),
         ("$\\boxed{Paris}$", "Paris", True),
+        ("\\boxed{\\text{Paris}}", "paris", True),
         ("\u22125 °C", "-5 °C", True),
         ("\u22125", "5", False),
         ("five", "5", True),
