@@ -13,7 +13,8 @@ arm is read off between the two caps' points.
 All sample from the whole distribution at temperature 1: at the miniature's 0.8 and top-p 0.95 a group's rollouts hardly
 ever leave a flag out, so that no price can teach them to. And all take group-centred advantages: divided by a group's
 spread, as GRPO's are, any price outweighs accuracy in groups that are all right or all wrong, and the policy ends at
-one search for each picture, from where it does not come back. Both were seen on seen questions (seed 0).
+one search for each picture, from where it does not come back. Both were seen on seen questions (seed 0). A KL penalty to
+the SFT model keeps some rollouts searching (docs/guides/your_reward.md has the figures with and without it).
 
 The last line is JSON: for each seed what was spent before, the target, the first step whose epoch (the last steps in
 which each seen question came once) spends within a tenth of it, what the seen questions cost at the end, and accuracy
@@ -47,7 +48,7 @@ from hypereyes_jax.train.types import RlServices
 
 WITHIN = 0.1  # of the target
 ADVANTAGE = "group-centred"
-SIZES = replace(MINIATURE_RL, top_p=1.0, learner=replace(MINIATURE_RL.learner, temperature=1.0))
+SIZES = replace(MINIATURE_RL, top_p=1.0, learner=replace(MINIATURE_RL.learner, temperature=1.0, kl="k3"))
 
 
 def arguments() -> argparse.Namespace:
@@ -55,10 +56,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--questions", type=int, default=200, help="held-out ones that are asked at the end")
     parser.add_argument("--seen", type=int, default=80, help="seen ones to train on: a whole number of steps")
+    parser.add_argument("--rate", type=float, default=0.02, help="of the controller, see BudgetConfig")
+    parser.add_argument("--gain", type=float, default=0.2)
+    parser.add_argument("--kl-coef", type=float, default=0.05, help="of the penalty to the SFT model, in all arms")
     return parser.parse_args()
 
 
@@ -109,7 +113,8 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     )  # fmt: skip
 
     def trained(name: str, reward: RewardConfig, cap: int | None) -> dict[str, Any]:
-        sizes = replace(SIZES, episode=replace(miniature.EPISODE, image_searches=cap))
+        learner = replace(SIZES.learner, kl_coef=options.kl_coef)
+        sizes = replace(SIZES, learner=learner, episode=replace(miniature.EPISODE, image_searches=cap))
         out = options.out / f"seed{seed}-{name}"
         run = rl(
             options.checkpoint,
@@ -125,7 +130,7 @@ def one_seed(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         _, on_seen = asked(str(run.model), seen, cap, seed, held_out=False)
         return {"accuracy": accuracy, "image_searches": spending, "seen_image_searches": on_seen, "steps": run.steps}
 
-    budget = BudgetConfig(targets=(f"image_search={target}",))
+    budget = BudgetConfig(targets=(f"image_search={target}",), rate=options.rate, gain=options.gain)
     learnt = trained("budget", RewardConfig(advantage=ADVANTAGE, budget=budget), None)
     steps = learnt.pop("steps")
     spent = [row["rl/spent_image_search"] for row in steps]
