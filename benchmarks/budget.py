@@ -13,8 +13,8 @@ arm is read off between the two caps' points.
 All sample from the whole distribution at temperature 1: at the miniature's 0.8 and top-p 0.95 a group's rollouts hardly
 ever leave a flag out, so that no price can teach them to. And all take group-centred advantages: divided by a group's
 spread, as GRPO's are, any price outweighs accuracy in groups that are all right or all wrong, and the policy ends at
-one search for each picture, from where it does not come back. Both were seen on seen questions (seed 0). A KL penalty to
-the SFT model keeps some rollouts searching (docs/guides/your_reward.md has the figures with and without it).
+one search for each picture, from where it does not come back. Both were seen on seen questions (seed 0). A KL penalty
+to the SFT model keeps some rollouts searching (docs/guides/your_reward.md has the figures with and without it).
 
 The last line is JSON: for each seed what was spent before, the target, the first step whose epoch (the last steps in
 which each seen question came once) spends within a tenth of it, what the seen questions cost at the end, and accuracy

@@ -22,7 +22,7 @@ from hypereyes_jax.env.media.images import embedded, png_bytes
 from hypereyes_jax.env.types import FatalSearchError, SearchError
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, check_status
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
-from hypereyes_jax.env.web.service_words import service_words
+from hypereyes_jax.env.web.service_words import lacks_credit, service_words, wrong_key
 from hypereyes_jax.env.web.untrusted import encodable, one_line
 from hypereyes_jax.processing import ContextChunk, SampledChunk, smart_resize
 from hypereyes_jax.rollout.engine import Sampled
@@ -245,7 +245,8 @@ class GenerationServer(abc.ABC):
         async def once() -> Any:
             async with self._gate:
                 reply = await self._http.request("POST", f"{self.url}/{endpoint}", body=payload, text=text)
-            if reply.status in _REFUSED or (reply.worked and reply.status in (403, 404)):
+            refused = reply.status in _REFUSED or (reply.worked and reply.status in (403, 404))
+            if refused and not lacks_credit(reply.data) and not wrong_key(reply.data):
                 raise GeneratorError(f"{endpoint} refused ({reply.status}): {reply.words}")
             data = check_status(reply, self._where)
             if not text and not isinstance(data, dict):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from hypereyes_jax.env.types import FatalSearchError
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout.episodes import GeneratorError
-from hypereyes_jax.rollout.servers.scoring import score_conversations
+from hypereyes_jax.rollout.servers.scoring import _conversation, score_conversations
 from hypereyes_jax.rollout.servers.server import PromptMismatch
 from hypereyes_jax.rollout.servers.sglang import SGLangServer
 from hypereyes_jax.rollout.servers.vllm import VLLMServer
@@ -203,6 +204,21 @@ async def test_failing_replies_are_tried_again_if_they_may_pass_and_then_counted
         mimic.before = before
         await only_the_victim_failed(mimic, GeneratorError, "failed 2 times" if tries == 2 else "refused (400)")
         assert len(mimic.requests) == 2 + tries
+
+
+@pytest.mark.parametrize("words", ["insufficient credits", "Invalid API key"])
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+async def test_an_account_that_is_used_up_and_a_key_taken_back_can_never_work_whatever_the_status(status, words):
+    async with serving("vllm") as mimic:
+        talk, _ = _conversation(mimic.client, TALKS[0])
+        await mimic.client.score(talk)
+
+        async def before(_):
+            return web.json_response({"error": {"message": words}}, status=status)
+
+        mimic.before = before
+        with pytest.raises(FatalSearchError, match=words):
+            await mimic.client.score(talk)
 
 
 async def test_a_hanging_request_times_out_and_a_deadline_ends_them_all():
