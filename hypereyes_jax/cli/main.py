@@ -12,6 +12,8 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ from hypereyes_jax.runs.compile_cache import default_folder, use_compile_cache
 from hypereyes_jax.runs.memory import keep_freed
 from hypereyes_jax.runs.stop import STOPPED, RunStopped
 from hypereyes_jax.runs.terminal import color_system, escaping_stdout, visible
+
+_PATIENCE = 20.0  # seconds that a command which failed may take to end
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(end.code, int | None):
             raise
         code = end.code or 0
+    except BaseException:
+        _end_without(_PATIENCE, 1)
+        raise
     why = printing_failure()
-    return code if why is None else code or _fail(f"what was printed is not complete: {why}")
+    if why is not None:
+        code = code or _fail(f"what was printed is not complete: {why}")
+    if code:
+        _end_without(_PATIENCE, code)
+    return code
+
+
+def _end_without(seconds: float, code: int) -> None:
+    """Ends the process after so many seconds if it has not ended by itself.
+
+    All has been said and saved by then. But Python waits for threads, and after a checkpoint that failed, those of
+    Orbax may wait for each other for five minutes.
+    """
+
+    def end() -> None:
+        time.sleep(seconds)
+        os._exit(code)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _main(words: list[str]) -> int:

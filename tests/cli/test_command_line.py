@@ -29,6 +29,20 @@ def test_the_package_run_as_a_module_is_the_command():
     assert run("no-command").returncode == 2
 
 
+def test_a_command_that_failed_does_not_wait_for_threads_that_never_end():
+    program = (
+        "import sys, threading, time\n"
+        "from hypereyes_jax.cli import main as cli\n"
+        "cli._PATIENCE = 0.2\n"
+        "threading.Thread(target=time.sleep, args=[60]).start()\n"
+        "sys.argv[1:] = ['no-command']\n"
+        "sys.exit(cli.main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "there is no command `no-command`" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"), [("trian", "`launch`"), ("evla", "`eval`"), ("search_store", "`search-store`")]
 )
