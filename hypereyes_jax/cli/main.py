@@ -102,17 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         code = end.code or 0
     except BaseException:
-        _end_without(_PATIENCE, 1)
+        _end_within(_PATIENCE, 1)
         raise
     why = printing_failure()
     if why is not None:
         code = code or _fail(f"what was printed is not complete: {why}")
     if code:
-        _end_without(_PATIENCE, code)
+        _end_within(_PATIENCE, code)
     return code
 
 
-def _end_without(seconds: float, code: int) -> None:
+def _end_within(seconds: float, code: int) -> None:
     """Ends the process after so many seconds if it has not ended by itself.
 
     All has been said and saved by then. But Python waits for threads, and after a checkpoint that failed, those of

@@ -18,7 +18,8 @@ from hypereyes_jax.env.judging.llm_judge import LlmJudge, read_verdict
 from hypereyes_jax.env.judging.service import judging
 from hypereyes_jax.env.web import chat_replies
 from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
-from hypereyes_jax.env.web.chat_replies import StreamReader, events, read_reply
+from hypereyes_jax.env.web.chat_replies import StreamReader, read_reply
+from hypereyes_jax.env.web.event_stream import events
 from hypereyes_jax.errors import UserError
 
 QUESTION = Question("q", "Which country?", (), ("Chad",))
