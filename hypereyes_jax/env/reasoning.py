@@ -22,14 +22,17 @@ from hypereyes_jax.env.tag_text import (
 )
 
 _MOST_RESPELT = 2048  # tags of reasoning that are spelt in another way, of a turn
-_NAMES = "|".join(tag.strip("<>") for tag in REASONS)
-# With spaces or attributes: <think >, </ think>, <think type="draft">. The letters looked for first save time.
-_FIRST, _SECOND = ("".join({tag[place] for tag in REASONS}) for place in (1, 2))
+_LONGEST_FIRST = sorted((tag.strip("<>") for tag in REASONS), key=len, reverse=True)
+_NAMES = rf"(?>(?i:{'|'.join(_LONGEST_FIRST)}))"
+# A megabyte of "<" or of half a tag is read in a few hundredths of a second: letters looked for first, no way back.
+_LETTERS = ({tag[at] for tag in REASONS} for at in range(1, 5))
+_BEGIN = "".join(rf"[{''.join(sorted(each | {letter.upper() for letter in each}))}\s]" for each in _LETTERS)
+_ATTRIBUTES = r"\s[^<>]{0,200}+"
+# With spaces or attributes: <think >, </ think>, <think type="draft">.
 _SPACED_TAG = re.compile(
-    rf"<(?=/? ?[{_FIRST}][{_SECOND}])(?!/?(?:{_NAMES})>)(/?) ?({_NAMES})(?:\s[^<>]{{0,200}})?(?<!/)>",
-    re.IGNORECASE | re.ASCII,
+    rf"<(/?+)(?= ?+{_BEGIN})(?:({_NAMES}){_ATTRIBUTES}| ({_NAMES})(?:{_ATTRIBUTES})?+)(?<!/)>", re.ASCII
 )
-_CAPITAL_TAG = re.compile(rf"</?(?=[a-z:]*[A-Z])(?i:{_NAMES})>", re.ASCII)
+_CAPITAL_TAG = re.compile(rf"</?+(?={_BEGIN})(?=[a-z:_]*+[A-Z]){_NAMES}>", re.ASCII)
 # Magistral's and Kimi's, as long as ours.
 _OTHER_MARKS = {"[THINK]": "<think>", "[/THINK]": "</think>", "◁think▷": "<think>", "◁/think▷": "</think>"}
 # Those of Cohere's models, of OpenThinker's, and gpt-oss's channel of thoughts, which are of other lengths.
@@ -45,7 +48,7 @@ def turn_of(text: str) -> TagText:
     for opening, closing in _TOKENS:
         if opening in text:
             text = text.replace(opening, "<think>").replace(closing, "</think>")
-    text = _SPACED_TAG.sub(r"<\1\2>", text, _MOST_RESPELT)
+    text = _SPACED_TAG.sub(r"<\1\2\3>", text, _MOST_RESPELT)
     marks = _CAPITAL_TAG.sub(lambda tag: tag.group().lower(), text, _MOST_RESPELT)
     for other, usual in _OTHER_MARKS.items():
         marks = marks.replace(other, usual)

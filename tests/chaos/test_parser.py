@@ -11,6 +11,7 @@ pytestmark = pytest.mark.chaos
 
 PIECES = [
     "<reason>", "</reason>", "<think>", "</think>", "<tool_call>", "</tool_call>", "<answer>", "</answer>",
+    "<think ", "< ana", "<Inner_thought",
     "<|im_end|>", "<|im_start|>assistant\n", "<", ">", "{", "}", "[", "]", '"', "\\", "\\ud800", ",", ":", " ", "\n",
     '{"name": "text_search", "arguments": {"input": ["a"]}}', '"image_search"', '"area": [[0, 0, 1, 1]],', "null",
     "1e999", "0.5,", "9" * 50, "x" * 200, "é", "\U0001f600", "\x00", '{"a":', '[["q",', "|",

@@ -280,6 +280,7 @@ CASES = [
     ("<answer>In <answer> tags: <answer>Chad</answer>", Answer("Chad"), 0),
     # Tags of reasoning in capitals, and those that other models think in.
     ("<THINK>It may be <answer>Togo</answer>.</THINK><answer>Chad</answer>", Answer("Chad"), 0),
+    ("<inner_Monologue>It may be <answer>Togo</answer>.</inner_Monologue><answer>Chad</answer>", Answer("Chad"), 0),
     (
         f"<Reason>I'd {call('text_search', input=['a'])}</reason>{call('text_search', input=['b'])}",
         TextSearch(("b",)),
