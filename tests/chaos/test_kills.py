@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import gzip
 import hashlib
 import json
 import os
@@ -19,11 +20,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch
 from hypereyes_jax.eval.records import read_records
+from hypereyes_jax.eval.run_files import REFERENCES_LOG
+from hypereyes_jax.study.results import read_references
 from tests.chaos.forked_commands import Ended, ForkedCommands
 from tests.eval.sample_run import write_run
 
@@ -94,12 +98,31 @@ def content(out: Path) -> dict[str, str]:
             continue
         if path.name.endswith(("-wal", "-shm")):  # SQLite's own, beside a database that is open
             continue
-        timed = path.name.startswith(_TIMED)
-        data = b"" if timed else _rows(path) if path.suffix == ".sqlite" else path.read_bytes()
-        if path.suffix == ".jsonl" and path.name.startswith("trajectories"):
-            data = b""  # they hold seconds, too
-        found[name] = hashlib.sha256(data).hexdigest()
+        found[name] = hashlib.sha256(_told(path)).hexdigest()
     return found
+
+
+def _told(path: Path) -> bytes:
+    """What a file tells of a result: without seconds, and of a step that was made twice the later row."""
+    if path.name.startswith(_TIMED):
+        return b""
+    if path.suffix == ".sqlite":
+        return _rows(path)
+    if path.name == REFERENCES_LOG:
+        return repr(read_references(path.parent)).encode()
+    if path.name == "search_budget.json":
+        return json.dumps(json.loads(path.read_bytes()) | {"name": ""}).encode()  # drawn at random for a run
+    if path.name.startswith("trajectories") or path.parent.name == "rollouts":
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8") as rows:
+            return json.dumps([_timeless(json.loads(row)) for row in rows]).encode()
+    return path.read_bytes()
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(each) for key, each in value.items() if key != "seconds"}
+    return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
 def _rows(path: Path) -> bytes:
