@@ -178,6 +178,8 @@ def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
             say(f"  {count:>7} x {theirs} -> {ours}")
         for theirs, count in report.unmapped.most_common():
             say(f"  {count:>7} x {theirs}: not mapped")
+    for sentence in report.boxes_in_words(action.reading.box_units):
+        say(f"  {sentence}")
     if summary.prompt:
         ellipsis = "\n[...]" if len(summary.prompt) > _PROMPT else ""
         say(f"\nThe first prompt as the model is given it:\n{summary.prompt[:_PROMPT]}{ellipsis}")

@@ -76,6 +76,28 @@ def test_check_tells_what_columns_are_taken_for_and_which_are_not(tmp_path, caps
     assert "The column 'scan' seems to hold images, and is not read: --columns images=scan reads it." in said
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "thousandths, since all its coordinates are whole numbers up to 1000; --box-units names another one"),
+        (("--box-units", "pixel"), "pixels, as --box-units says"),
+    ],
+)
+def test_check_tells_which_units_boxes_were_read_in_and_why(tmp_path, capsys, options, told):
+    Image.new("RGB", (640, 480)).save(tmp_path / "a.png")
+    call = {"function": {"name": "image_search", "arguments": {"bbox": [320, 240, 640, 480]}}}
+    messages = [
+        {"role": "user", "content": "<image>Which?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "It is Oslo."},
+        {"role": "assistant", "content": "<answer>Oslo</answer>"},
+    ]
+    (tmp_path / "talks.json").write_text(json.dumps([{"messages": messages, "images": ["a.png"]}] * 3))
+    assert f"boxes of 3 conversations are read as {told} (the largest is 640)\n" in check(
+        capsys, tmp_path / "talks.json", *options
+    )
+
+
 def test_check_of_demonstrations_tells_what_was_mapped(talks, capsys):
     said = check(capsys, talks)
     assert f"{talks}: 3 demonstrations" in said

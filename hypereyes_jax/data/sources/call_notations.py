@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hypereyes_jax.data.sources.turn_checks import REASONS
+from hypereyes_jax.data.sources.turn_checks import REASONS, calls_something
 from hypereyes_jax.env.web.untrusted import json_or_none
 
 _LONGEST = 65_536  # characters of a turn that are matched with labels
@@ -41,6 +41,11 @@ class Notation:
 def read_notation(text: str) -> Notation | None:
     """A turn in one of these notations; None for any other."""
     return _react(text.strip()) or _bare_json(text.strip())
+
+
+def holds_call(text: str) -> bool:
+    """Whether a turn of the model calls a tool, in any notation that is known, if not read."""
+    return calls_something(text) or bool((notation := read_notation(text)) and notation.calls)
 
 
 def _react(text: str) -> Notation | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from hypereyes_jax.data.sources.call_notations import holds_call
 from hypereyes_jax.data.sources.columns import Layout
 from hypereyes_jax.data.sources.content_blocks import without_blocks
 from hypereyes_jax.data.sources.conversation_marks import refuse_places_of_objects, refuse_template, without_end
@@ -23,10 +24,10 @@ from hypereyes_jax.data.sources.fields import (
 )
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
 from hypereyes_jax.data.sources.message_shapes import in_usual_shape, looks_like_items, system_in
-from hypereyes_jax.data.sources.result_order import TEXT_PARTS, in_order_of_calls
-from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN, calls_something, shows_result
-from hypereyes_jax.data.sources.types import BadRow, Row
-from hypereyes_jax.env.web.untrusted import parse_json
+from hypereyes_jax.data.sources.result_order import TEXT_PARTS, ids_in, in_order_of_calls
+from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN, shows_result
+from hypereyes_jax.data.sources.types import KEY_TWICE, BadRow, Row
+from hypereyes_jax.env.web.untrusted import RepeatedKey, parse_json
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -75,6 +76,12 @@ class SourceMessage:
     role: Role
     parts: tuple[str | Picture | Clip, ...]
     calls: tuple[Any, ...] = ()  # tool calls beside the text, as JSON values: {"name": ..., "arguments": ...}
+    ids: tuple[str, ...] = ()  # of its calls, or of those whose results it holds; none where not each has one
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return _words_of(self.parts)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ def conversation(row: Row, layout: Layout) -> Conversation:
     messages: list[tuple[Role, list[_Part], tuple[Any, ...]]] = []
     if system:
         messages.append(("system", [system], ()))
-    for number, message in enumerate(in_order_of_calls(raw), start=1):
+    raw = in_order_of_calls(raw)
+    for number, message in enumerate(raw, start=1):
         messages.append(_read(message, number))
     mask = unpacked(row.get("loss_mask"))
     if isinstance(mask, list) and len(mask) == len(raw) == len(messages) - bool(system):
@@ -119,6 +127,9 @@ def conversation(row: Row, layout: Layout) -> Conversation:
     if isinstance(row.get("objects"), Mapping):
         refuse_places_of_objects(part for _, parts, _ in messages for part in parts if isinstance(part, str))
     messages_with_media = _place(messages, pictures_of(row, layout), clips_of(row, layout))
+    for number, message in enumerate(raw, start=len(messages) - len(raw)):
+        if ids := ids_in(message):
+            messages_with_media[number] = replace(messages_with_media[number], ids=ids)
     return Conversation(tuple(messages_with_media), bool(row.get("tools")), shape)
 
 
@@ -174,7 +185,7 @@ def first_prompt(messages: Sequence[SourceMessage]) -> tuple[str | Picture | Cli
     for message in messages[first_turn:]:
         words = _words_of(message.parts)
         if message.role == "assistant":
-            called = bool(message.calls) or calls_something(words)
+            called = bool(message.calls) or holds_call(words)
         elif message.role == "user" and not called and not shows_result(words):
             why = "its conversation asks again when the model has answered, and only its first question stands alone"
             raise BadRow("several questions", f"{why}: give each that can be asked alone a row with its answer")
@@ -484,6 +495,8 @@ def _filled(slot: _Slot, media: Mapping[str, list[Picture | Clip]]) -> Picture |
 
 def _json(text: str, what: str) -> Any:
     try:
-        return parse_json(text)
+        return parse_json(text, unique=True)
+    except RepeatedKey as error:
+        raise BadRow(KEY_TWICE, f"{what} can't be read: {error}") from None
     except ValueError:
         raise BadRow("no tool call" if "call" in what else "no conversation", f"{what} is not JSON") from None

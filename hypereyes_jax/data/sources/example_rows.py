@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.native_format import native_system, native_turn
+from hypereyes_jax.data.sources.call_pairs import check_pairs
 from hypereyes_jax.data.sources.columns import Fields
 from hypereyes_jax.data.sources.conversation_marks import refuse_unwanted
 from hypereyes_jax.data.sources.conversations import Conversation, SourceMessage, conversation
 from hypereyes_jax.data.sources.fields import id_of
 from hypereyes_jax.data.sources.media import Clip, Media, Picture, picture
 from hypereyes_jax.data.sources.tool_calls import ShownImages, ToolCalls
-from hypereyes_jax.data.sources.turn_checks import check_text, check_turns
+from hypereyes_jax.data.sources.turn_checks import CALL_WITHOUT_RESULT, check_text, check_turns
 from hypereyes_jax.data.sources.types import BadRow, Row, SourceOptions, SourceReport
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.prompts import system_prompt
@@ -132,6 +133,7 @@ def _parts(parts: object) -> tuple[str | Picture | Clip, ...]:
 
 
 def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions, report: SourceReport) -> ExampleRow:
+    check_pairs(talk.messages)
     system, observations, turns = _grouped(talk.messages)
     pictures = [part for parts in observations for part in parts if isinstance(part, Picture)]
 
@@ -145,9 +147,11 @@ def _foreign(talk: Conversation, name: str, media: Media, options: SourceOptions
     mappings: Counter[tuple[str, str]] = Counter()
     image_counts = _shown_images(observations)
     calls = ToolCalls(options.box_units, options.tools, image_counts, size_of, mappings, report.unmapped)
-    texts = ["\n".join(filter(None, map(_text, turn))) for turn in turns]
+    texts = ["\n".join(filter(None, (message.text for message in turn))) for turn in turns]
     texts_of_turns = calls.turns(texts, [[call for m in turn for call in m.calls] for turn in turns])
     report.mapped.update(mappings)
+    if calls.boxes is not None:
+        report.add_boxes(*calls.boxes)
     if options.system is not None:
         system = options.system
     elif mappings or not system:
@@ -185,7 +189,9 @@ def _grouped(
             if len(turns) < len(observations):
                 turns.append([])
             if _says(message) and any(map(_calls, turns[-1])):
-                raise BadRow("no tool result", "the model says something after its tool call, before any result of it")
+                raise BadRow(
+                    CALL_WITHOUT_RESULT, "the model says something after its tool call, before any result of it"
+                )
             turns[-1].append(message)
             continue
         if len(observations) == len(turns):
@@ -199,12 +205,8 @@ def _grouped(
 
 
 def _says(message: SourceMessage) -> bool:
-    text = _text(message).strip()
+    text = message.text.strip()
     return bool(text) and not text.startswith("<tool_call>")
-
-
-def _text(message: SourceMessage) -> str:
-    return "".join(part for part in message.parts if isinstance(part, str))
 
 
 def _calls(message: SourceMessage) -> bool:
@@ -215,7 +217,7 @@ def _shown(message: SourceMessage) -> list[str | Picture | Clip]:
     """A message's parts; the text of a tool's result stands in <tool_response>, after the pictures it came with."""
     if message.role != "tool":
         return list(message.parts)
-    text = _text(message).strip()
+    text = message.text.strip()
     if "<tool_response>" not in text:
         text = f"<tool_response>\n{text}\n</tool_response>"
     return [*(part for part in message.parts if not isinstance(part, str)), text]

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from hypereyes_jax.data.sources.types import BadRow, Row
+from hypereyes_jax.data.sources.types import KEY_TWICE, BadRow, Row
+from hypereyes_jax.env.web.untrusted import RepeatedKey, unique_keys
 from hypereyes_jax.errors import UserError
 
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 4 << 20  # bytes looked through at a time
 _BLANK = 64  # a longer line is taken to hold something
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
 _QUOTE, _BACKSLASH = 34, 92
 
 
@@ -157,6 +158,8 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
         # Half of a surrogate pair is JSON, but no text that can be encoded again.
         if "\\u" in text and ("\\ud" in text or "\\uD" in text):
             json.dumps(row, ensure_ascii=False).encode()
+    except RepeatedKey as error:
+        raise BadRow(KEY_TWICE, str(error)) from None
     except (ValueError, RecursionError) as error:
         raise BadRow("no JSON", _why_not_json(text, error)) from None
     if not isinstance(row, dict):
@@ -165,12 +168,12 @@ def parse_row(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """What `json.loads` returns and raises, sooner: it checks what it is given before, and looks for white space."""
+    """What `JSONDecoder.decode` returns and raises, sooner: it looks for white space in front, and behind."""
     try:
         value, end = _DECODER.raw_decode(text)
     except ValueError:
-        return json.loads(text)
-    return value if end == len(text) or not text[end:].strip(" \t\r\n") else json.loads(text)
+        return _DECODER.decode(text)
+    return value if end == len(text) or not text[end:].strip(" \t\r\n") else _DECODER.decode(text)
 
 
 def _why_not_json(text: str, error: Exception) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypereyes_jax.data.sources.fields import unpacked
 from hypereyes_jax.data.sources.turn_checks import RESULTS_OUT_OF_ORDER
 from hypereyes_jax.data.sources.types import BadRow
 
@@ -45,6 +46,17 @@ def in_order_of_calls(messages: Sequence[Any]) -> list[Any]:
     return out
 
 
+def ids_in(message: Any) -> tuple[str, ...]:
+    """Ids of a message's calls, or of the calls whose results it holds; none where not each has one."""
+    calls = _calls_of(message)
+    if calls:
+        ids = _ids_of_calls(message)
+        return tuple(ids) if len(ids) == len(calls) else ()
+    if _is_result(message):
+        return (message["tool_call_id"],) if message["tool_call_id"] else ()
+    return tuple(message["content"][place]["tool_use_id"] for place in _result_blocks(message))
+
+
 def _in_order(results: list[Any], name: str, calls: list[str]) -> list[Any]:
     """The results in the order of their calls, if each is of one and no two are of the same."""
     ids = [result.get(name) for result in results]
@@ -60,13 +72,17 @@ def _in_order(results: list[Any], name: str, calls: list[str]) -> list[Any]:
     return in_order
 
 
-def _ids_of_calls(message: Any) -> list[str]:
+def _calls_of(message: Any) -> list[Any]:
     if not isinstance(message, Mapping):
         return []
-    calls = message.get("tool_calls")
+    calls = unpacked(message.get("tool_calls"))
     if not calls and isinstance(content := message.get("content"), list):  # LangChain writes them in both places
         calls = [part for part in content if _type(part) in ("tool_use", "tool_call")]
-    ids = [call.get("id") for call in calls if isinstance(call, Mapping)] if isinstance(calls, list) else []
+    return calls if isinstance(calls, list) else []
+
+
+def _ids_of_calls(message: Any) -> list[str]:
+    ids = [call.get("id") for call in _calls_of(message) if isinstance(call, Mapping)]
     return [each for each in ids if isinstance(each, str) and each]
 
 

@@ -32,7 +32,7 @@ from hypereyes_jax.env.actions import (
 )
 from hypereyes_jax.env.media.crops import BoxUnits
 from hypereyes_jax.env.types import Box
-from hypereyes_jax.env.web.untrusted import json_or_none
+from hypereyes_jax.env.web.untrusted import RepeatedKey, json_or_none, parse_json
 
 TOOLS: dict[str, str] = {
     name: ours
@@ -151,6 +151,7 @@ class ToolCalls:
         self._units, self._tools = units, {**TOOLS, **tools}
         self._shown, self._size_of = shown, size_of
         self._first = 0  # the number of the first image
+        self.boxes: tuple[BoxUnits, float] | None = None  # units of the boxes and the largest coordinate, once read
         self._mapped, self._unmapped = mapped, unmapped
 
     def turns(self, texts: Sequence[str], calls: Sequence[Sequence[Any]]) -> tuple[str, ...]:
@@ -184,7 +185,7 @@ class ToolCalls:
     def _read_all(self, text: str, beside: Sequence[Any]) -> tuple[list[_Call], list[_Call]]:
         inline = []
         for match in _CALL.finditer(text):
-            inline.append(self._read(json_or_none(match[2])))
+            inline.append(self._read(_json_in_call(match[2])))
         for match in _TAGS.finditer(text):
             inline.append(self._read(_tag_value(match[1], match[2])))
         others = []
@@ -211,7 +212,7 @@ class ToolCalls:
             )
         arguments = value.get("arguments", value.get("parameters"))
         if isinstance(arguments, str):
-            arguments = json_or_none(arguments)
+            arguments = _json_in_call(arguments)
         if not isinstance(arguments, Mapping):
             raise BadRow(NO_CALL, f"the arguments of its call of {name[:60]!r} are not an object")
         return self._arguments(name, tool, arguments, value)
@@ -247,14 +248,13 @@ class ToolCalls:
         return _Call(name, tool, queries, images, boxes, tuple(renames), value)
 
     def _infer_units(self, boxes: Sequence[Box]) -> BoxUnits:
-        if self._units != "auto" or not boxes:
-            return "unit" if self._units == "auto" else self._units
-        most = max(max(box) for box in boxes)
-        if most <= 1.05:
-            return "unit"
-        # Whole numbers up to 1000: thousandths, as Qwen3-VL grounds.
-        whole = all(float(value).is_integer() for box in boxes for value in box)
-        return "permille" if most <= 1000 and whole else "pixel"
+        units, most = self._units, max((max(box) for box in boxes), default=0.0)
+        if units == "auto":
+            # Whole numbers up to 1000: thousandths, as Qwen3-VL grounds.
+            whole = all(float(value).is_integer() for box in boxes for value in box)
+            units = "unit" if most <= 1.05 else "permille" if most <= 1000 and whole else "pixel"
+        self.boxes = (units, most) if boxes else None
+        return units
 
     def _turn(self, text: str, inline: list[_Call], beside: list[_Call], units: BoxUnits, last: bool) -> str:
         text = self._thoughts(text)
@@ -370,6 +370,16 @@ class ToolCalls:
         width, height = (1000.0, 1000.0) if units == "permille" else self._size_of(number)
         x1, y1, x2, y2 = box
         return (round(x1 / width, 4), round(y1 / height, 4), round(x2 / width, 4), round(y2 / height, 4))
+
+
+def _json_in_call(text: str) -> Any:
+    """What JSON in a text holds; None for what is not JSON. Raises BadRow for a key that it holds twice."""
+    try:
+        return parse_json(text, unique=True)
+    except RepeatedKey as error:
+        raise BadRow(NO_CALL, f"a tool call in it can't be read: {error}") from None
+    except ValueError:
+        return None
 
 
 def _tag_value(tag: str, body: str) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from hypereyes_jax.env.web.untrusted import THOUGHT_TAGS
 NO_SUCH_IMAGE, NO_BOX, EMPTY_BOX, NO_CALL = "no such image", "no box", "empty box", "no tool call"
 NOT_CLOSED, NO_ANSWER, EMPTY_TURN, NO_QUERY = "tag not closed", "no answer", "empty turn", "no query"
 OTHER_NOTATION, RESULT_IN_TURN = "call in another notation", "result in a turn"
-RESULT_WITHOUT_CALL, CALL_BESIDE_ANSWER = "result without a call", "call beside an answer"
+RESULT_WITHOUT_CALL, CALL_WITHOUT_RESULT = "result without a call", "call without a result"
+CALL_BESIDE_ANSWER = "call beside an answer"
 UNKNOWN_TOOL = "unknown tool"  # with its name
 NOT_TO_LEARN, RESULTS_OUT_OF_ORDER = "turn not to be learnt", "results out of order"
 # Of these, the ones that only demonstrations are of.
@@ -39,6 +40,7 @@ OF_TURNS = frozenset(
         OTHER_NOTATION,
         RESULT_IN_TURN,
         RESULT_WITHOUT_CALL,
+        CALL_WITHOUT_RESULT,
         NOT_TO_LEARN,
         RESULTS_OUT_OF_ORDER,
     )
@@ -120,7 +122,7 @@ def _outside(text: str) -> str:
 
 
 def calls_something(text: str) -> bool:
-    """Whether a turn of the model calls a tool, in whatever notation."""
+    """Whether a turn of the model holds a tag or a label of a call."""
     return any(pattern.search(text) for pattern in (_OPENED_CALL, _CALLS, _CALLS_BEFORE_RESULTS))
 
 

@@ -13,6 +13,7 @@ from hypereyes_jax.errors import UserError
 
 BadRows = Literal["refuse", "skip"]
 Row = Mapping[str, Any]
+KEY_TWICE = "key given twice"  # a kind of bad rows
 
 
 class Place(NamedTuple):
@@ -107,6 +108,11 @@ class SourceOptions:
 
 
 THOUSANDTHS, PIXELS = "boxes in thousandths", "boxes in pixels"  # as `SourceReport.mapped` counts them
+_UNITS = {  # of boxes -> in words, and how they are told by the coordinates of a conversation
+    "unit": ("fractions", "none of its coordinates is above 1.05"),
+    "permille": ("thousandths", "all its coordinates are whole numbers up to 1000"),
+    "pixel": ("pixels", "one of its coordinates is above 1000, or is no whole number"),
+}
 
 
 @dataclass
@@ -117,6 +123,7 @@ class SourceReport:
     kinds: Counter[str] = field(default_factory=Counter)  # rows by the shape they have ("verl", "ShareGPT", ...)
     mapped: Counter[tuple[str, str]] = field(default_factory=Counter)  # (theirs, ours) of tool calls and tags
     unmapped: Counter[str] = field(default_factory=Counter)  # what of foreign tool calls has no counterpart
+    boxes: dict[str, tuple[int, float]] = field(default_factory=dict)  # units -> conversations, largest coordinate
     columns: dict[str, list[str]] = field(default_factory=dict)  # our field -> the source's columns it is read from
     other_columns: dict[str, None] = field(default_factory=dict)  # that no field is read from, in order
     pictures_unread: dict[str, None] = field(default_factory=dict)  # of these, those that seem to hold pictures
@@ -131,6 +138,20 @@ class SourceReport:
     def add_bad(self, error: RowError) -> None:
         self.bad[error.kind] += 1
         self.first_bad.setdefault(error.kind, error)
+
+    def add_boxes(self, units: BoxUnits, largest: float) -> None:
+        """Counts a conversation whose boxes were read in these units."""
+        count, most = self.boxes.get(units, (0, 0.0))
+        self.boxes[units] = (count + 1, max(most, largest))
+
+    def boxes_in_words(self, stated: BoxUnits) -> list[str]:
+        """A sentence on each of the units that boxes were read in, and why; `stated` are those of the options."""
+        sentences = []
+        for units, (count, most) in sorted(self.boxes.items()):
+            name, sign = _UNITS[units]
+            why = f"since {sign}; --box-units names another one" if stated == "auto" else "as --box-units says"
+            sentences.append(f"boxes of {count} conversations are read as {name}, {why} (the largest is {most:g})")
+        return sentences
 
     def left_out(self) -> list[str]:
         """Sentences on files that are not read, on rows that can't be used, on pictures in columns of no known name,

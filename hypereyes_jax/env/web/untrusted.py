@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections import Counter
 from typing import Any
 
 _TRIED_OBJECTS = 256  # opening braces of a reply that may begin an object
@@ -49,14 +50,30 @@ def one_line(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
-def parse_json(raw: bytes | str) -> Any:
+class RepeatedKey(ValueError):
+    """A key that an object in JSON has twice, of which Python takes the last one without a word."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values, for `object_pairs_hook`. Raises RepeatedKey."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise RepeatedKey(f"it has the key {twice[:60]!r} twice in one object, of which only one can be meant")
+    return value
+
+
+def parse_json(raw: bytes | str, unique: bool = False) -> Any:
     """A JSON text whose strings can all be encoded, see `encodable`.
+
+    Args:
+      unique: refuse an object that has a key twice.
 
     Raises ValueError for what is not JSON, or nests deeper than Python reads.
     """
     text = raw if isinstance(raw, str) else raw.decode(json.detect_encoding(raw), "replace")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique_keys if unique else None)
         return json.loads(encodable(json.dumps(value, ensure_ascii=False))) if _HALF.search(text) else value
     except RecursionError:
         raise ValueError("it nests too deeply") from None

@@ -48,18 +48,22 @@ def test_results_are_shown_in_the_order_of_the_calls_that_they_name(lines, pictu
     assert results(example, 2) == ["of d"]
 
 
+def test_results_whose_ids_do_not_tell_their_calls_stay_as_they_are(lines, pictures):
+    (example,) = open_examples(lines(row(calls("a", "a"), result("a"), result("a"), REPLY)))
+    assert results(example) == ["of a", "of a"]
+
+
 @pytest.mark.parametrize(
-    ("made", "given"),
+    ("made", "given", "why"),
     [
-        (("a", "a"), ("a", "a")),  # ids that tell nothing
-        (("a", "b"), ("b", "x")),
-        (("a", "b"), ("b", "b")),
-        (("a", "b", "c"), ("b", "c")),  # one failed: those that are there stand in their order
+        (("a", "b"), ("b", "x"), "of the call 'x', and the calls before it are 'a', 'b'"),
+        (("a", "b"), ("b", "b"), "no tool result in it is of the call 'a'"),
+        (("a", "b", "c"), ("b", "c"), "no tool result in it is of the call 'a'"),
     ],
 )
-def test_results_whose_ids_do_not_tell_their_calls_stay_as_they_are(lines, pictures, made, given):
-    (example,) = open_examples(lines(row(calls(*made), *map(result, given), REPLY)))
-    assert results(example) == [f"of {name}" for name in given]
+def test_results_whose_ids_are_not_those_of_the_calls_are_refused(lines, pictures, made, given, why):
+    with pytest.raises(UserError, match=why):
+        open_examples(lines(row(calls(*made), *map(result, given), REPLY)))
 
 
 def test_results_in_anthropics_blocks_are_ordered_alike(lines, pictures):

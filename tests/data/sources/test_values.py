@@ -420,3 +420,64 @@ def test_gaps_of_a_pandas_table_are_nothing_in_any_column():
     for row in (verl, {"question": "Which?", "answer": "Oslo", "tool_call": NAN, "parallel": NAN, "category": NAN}):
         with open_questions([{**row, "images": NAN, "videos": NAN, "candidate_answers": NAN}]) as questions:
             assert (questions[0].answers, questions.references) == (("Oslo",), {})
+
+
+TALK = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<answer>x</answer>"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"question": "a", "answer": "x", "answer": "y"}',
+        '  {"question": "a", "answer": "x", "meta": {"k": 1, "k": 1}} ',
+        '[{"question": "a", "answer": "x", "answer": "y"}]',
+        '{"data": [{"question": "a", "answer": "x", "answer": "y"}]}',
+    ],
+)
+def test_a_row_with_a_key_twice_is_a_bad_row(tmp_path, text):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"(row|line) 1: it has the key '(answer|k)' twice in one object"):
+        open_questions(path)
+    with open_questions(path, bad_rows="skip", allow_empty=True) as questions:
+        assert questions.report.bad == {"key given twice": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ({"messages": '[{"role": "user", "content": "a", "content": "b"}]'}, "key given twice"),
+        (
+            {"messages": [TALK[0], {"role": "tool_call", "content": '{"name": "search", "name": "x"}'}, TALK[1]]},
+            "key given twice",
+        ),
+        (
+            {
+                "messages": [
+                    TALK[0],
+                    {
+                        "role": "assistant",
+                        "tool_calls": [{"function": {"name": "search", "arguments": '{"query": "a", "query": "b"}'}}],
+                    },
+                ]
+            },
+            "no tool call",
+        ),
+        (
+            {
+                "messages": [
+                    TALK[0],
+                    {
+                        "role": "assistant",
+                        "content": '<tool_call>{"name": "search", "arguments": {"q": "a", "q": "b"}}</tool_call>',
+                    },
+                ]
+            },
+            "no tool call",
+        ),
+    ],
+)
+def test_a_key_twice_in_json_in_a_text_is_told(lines, value, kind):
+    with open_examples(lines(value, {"messages": TALK}), bad_rows="skip") as examples:
+        assert examples.report.bad == {kind: 1}
+        assert "twice" in str(examples.report.first_bad[kind])
