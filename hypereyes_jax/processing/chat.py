@@ -57,6 +57,11 @@ class ChatFormat:
         if getattr(tokenizer, "chat_template", None):
             self.opening = self._compared_opening()
 
+    @property
+    def thinks(self) -> bool:
+        """Whether the template opens a turn with reasoning that the model goes on with."""
+        return _THINK in self.opening and _END_THINK not in self.opening
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; special tokens in it are spelled out."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
@@ -77,7 +82,7 @@ class ChatFormat:
 
         Where the template has opened the turn's reasoning, a text without any closes it first, as the template does.
         """
-        if self.opening and _END_THINK not in self.opening:
+        if self.thinks:
             thinking = text.lstrip().removeprefix(_THINK)
             text = thinking.lstrip("\n") if thinking != text.lstrip() else f"\n{_END_THINK}\n\n{text}"
         return np.array([*self.encode(text), self._end], np.int32)

@@ -44,7 +44,6 @@ _UNSUPPORTED: dict[str, Any] = {
     "include_stop_str_in_output": False,
     "add_generation_prompt": True,
     "continue_final_message": False,
-    "chat_template_kwargs": {},
     "reasoning_effort": "none",
     "verbosity": "medium",
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")),
@@ -114,12 +113,15 @@ class ChatRequest:
     tools: tuple[dict[str, Any], ...] = ()  # functions: name, description, parameters
 
 
-def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | None = None) -> ChatRequest:
+def read_request(
+    body: Any, sampling: SamplingConfig, limits: RequestLimits | None = None, *, thinks: bool = False
+) -> ChatRequest:
     """A request of POST /v1/chat/completions.
 
     Args:
       body: parsed JSON.
       sampling: what a field that is missing stands for.
+      thinks: whether the model's template opens its turns with reasoning; no request can change that.
 
     Raises:
       BadRequest: it is not such a request, is too large, or asks for what this server does not have.
@@ -130,6 +132,7 @@ def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | No
     for name, inert in _UNSUPPORTED.items():
         if body.get(name) not in (None, inert):
             raise BadRequest(f"`{name}` is not supported by this server; leave it out", name, code="unsupported")
+    _check_thinking(body, thinks)
     if body.get("response_format") not in (None, {}, {"type": "text"}):
         raise BadRequest("`response_format` must be text: replies are not constrained to JSON", "response_format")
     tools = _tools(body, limits)
@@ -149,6 +152,18 @@ def read_request(body: Any, sampling: SamplingConfig, limits: RequestLimits | No
         logprobs=_flag(body, "logprobs"),
         tools=tools,
     )
+
+
+def _check_thinking(body: Mapping[str, Any], thinks: bool) -> None:
+    """DashScope's `enable_thinking`, and what vLLM and SGLang hand to the template, may say what is so anyway."""
+    template = body.get("chat_template_kwargs") or {}
+    fields = template.items() if isinstance(template, dict) else [("", template)]
+    so = {"enable_thinking": thinks, "thinking": thinks}
+    for name, value in [("enable_thinking", body.get("enable_thinking")), *fields]:
+        if value is not None and (name not in so or value is not so[name]):
+            always = f"; this model {'always thinks' if thinks else 'has no thinking mode'}" if name in so else ""
+            field = "enable_thinking" if name in so else "chat_template_kwargs"
+            raise BadRequest(f"`{field}` can't be set on this server{always}; leave it out", field, code="unsupported")
 
 
 async def with_images(request: ChatRequest, guard: UrlGuard | None, limits: RequestLimits | None = None) -> ChatRequest:

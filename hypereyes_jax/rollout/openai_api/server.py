@@ -146,7 +146,7 @@ class ChatServer:
             body = await read_json_body(http)
         except ValueError:
             raise BadRequest("the body is not JSON") from None
-        request = read_request(body, self._config.sampling, self._config.limits)
+        request = read_request(body, self._config.sampling, self._config.limits, thinks=self._chat.thinks)
         self._check_model(request.model)
         request = await with_images(request, UrlGuard() if self._config.fetch_images else None, self._config.limits)
         choices = self._choices(request)

@@ -95,12 +95,30 @@ def test_fields_that_a_chat_front_end_sends_and_that_change_nothing_are_taken():
         ({"stream_options": {"include_usage": "yes"}}, "include_usage"),
         ({"stream_options": {"continuous_usage_stats": True}}, "stream_options"),
         ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"enable_thinking": True}, "has no thinking mode"),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, "has no thinking mode"),
+        ({"chat_template_kwargs": {"enable_thinking": 0}}, "has no thinking mode"),
+        ({"chat_template_kwargs": {"add_vision_id": True}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": "x"}, "chat_template_kwargs"),
         ({"include_stop_str_in_output": True}, "include_stop_str_in_output"),
     ],
 )  # fmt: skip
 def test_a_bad_request_is_refused_and_the_field_named(fields, word):
     with pytest.raises(BadRequest, match=word):
         read(**fields)
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+def test_a_client_may_say_whether_the_model_thinks_where_it_says_what_is_so(thinks):
+    for so in (
+        {"chat_template_kwargs": {"enable_thinking": thinks}},
+        {"enable_thinking": thinks},
+        {"enable_thinking": None},
+    ):
+        assert read_request({"messages": USER, **so}, DEFAULT, thinks=thinks).messages
+        assert read_request({"messages": USER, "chat_template_kwargs": {}}, DEFAULT, thinks=thinks).messages
+    with pytest.raises(BadRequest, match="always thinks" if thinks else "no thinking mode"):
+        read_request({"messages": USER, "enable_thinking": not thinks}, DEFAULT, thinks=thinks)
 
 
 @pytest.mark.parametrize("body", [None, [], 5, "x"])
