@@ -69,6 +69,18 @@ def test_a_room_imports_only_what_is_below_it(path):
                 assert ROOMS.index(room(module)) >= place, f"line {statement.lineno}: {ast.unparse(statement)}"
 
 
+# What carries bytes knows nothing of what they say: the clients of services are built on it.
+BELOW_SERVICES = ("web", "types", "media")
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if name(path).startswith("hypereyes_jax.env.web.")], ids=of)
+def test_transport_knows_no_service(path):
+    for statement in imports(tree(path)):
+        for module in imported(statement):
+            if module.startswith("hypereyes_jax.env."):
+                assert module.split(".")[2] in BELOW_SERVICES, f"line {statement.lineno}: {ast.unparse(statement)}"
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if room(name(path)) != "cli"], ids=of)
 def test_our_rooms_and_jax_are_imported_at_the_top(path):
     for node in ast.walk(tree(path)):

@@ -97,7 +97,7 @@ def check(config: AskConfig) -> None:
 
 
 def run(config: AskConfig) -> None:
-    from hypereyes_jax.env.web.chat_api import ChatError
+    from hypereyes_jax.env.chat.client import ChatError
     from hypereyes_jax.runs.terminal import Terminal
 
     check(config)
@@ -195,9 +195,9 @@ def _tell(
 @contextlib.asynccontextmanager
 async def _player(config: AskConfig, backend: SearchBackend, console: Terminal) -> AsyncIterator[Play]:
     """What plays a question: the model of an endpoint, or a checkpoint that is loaded once."""
-    from hypereyes_jax.env.chat_policy import play
+    from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint
+    from hypereyes_jax.env.chat.policy import play
     from hypereyes_jax.env.episode import Episode
-    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
 
     if config.checkpoint is not None:
         async with _checkpoint_player(config, backend, console) as player:

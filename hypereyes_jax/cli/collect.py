@@ -214,7 +214,7 @@ async def _filter_player(config: CollectSettings) -> AsyncIterator[Player | None
 @contextlib.asynccontextmanager
 async def _endpoint(url: str, model: str, key: str, config: CollectSettings) -> AsyncIterator[Player]:
     from hypereyes_jax.data.collection.endpoint import EndpointPlayer
-    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
+    from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint
 
     client = ChatClient(ChatEndpoint(url, model, os.environ.get(key, ""), in_flight=config.settings.in_flight))
     try:

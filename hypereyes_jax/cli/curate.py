@@ -227,7 +227,7 @@ async def _player(model: ModelConfig, plan: CurationConfig) -> AsyncIterator[Pla
             yield CheckpointPlayer(model.checkpoint, generator, policy.chat, sampling)
         return
     from hypereyes_jax.data.collection.endpoint import EndpointPlayer
-    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
+    from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint
 
     key = os.environ.get(model.key_env, "")
     client = ChatClient(ChatEndpoint(model.url, model.name, key, in_flight=plan.in_flight))

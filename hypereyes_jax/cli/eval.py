@@ -282,7 +282,7 @@ def _open_benchmarks(config: EvalConfig) -> list[OpenBenchmark]:
 
 
 def _policy(config: EvalConfig, sizes: TrainingSizes) -> Policy | ServedPolicy:
-    from hypereyes_jax.env.web.chat_api import ChatEndpoint
+    from hypereyes_jax.env.chat.client import ChatEndpoint
     from hypereyes_jax.eval.policy import load_policy
     from hypereyes_jax.eval.served import ServedPolicy
 

@@ -28,8 +28,8 @@ from hypereyes_jax.runs.run_directory import RunDirectory
 if TYPE_CHECKING:
     from hypereyes_jax.data.knowledge import KnowledgeEntry
     from hypereyes_jax.data.photos import PhotoSet
+    from hypereyes_jax.env.chat.client import ChatClient
     from hypereyes_jax.env.types import Question
-    from hypereyes_jax.env.web.chat_api import ChatClient
     from hypereyes_jax.runs.progress import Stages
 
 _PART = 50  # questions a file of the folder `parts`
@@ -78,7 +78,7 @@ class SynthPhotosConfig:
 
 def run(config: SynthPhotosConfig) -> None:
     from hypereyes_jax.data.photos import open_photos
-    from hypereyes_jax.env.web.chat_api import ChatError
+    from hypereyes_jax.env.chat.client import ChatError
     from hypereyes_jax.runs.progress import Stages
 
     if config.count < 1:
@@ -115,7 +115,7 @@ async def _make(
 ) -> dict[str, object]:
     from hypereyes_jax.data.files import read_questions, write_questions
     from hypereyes_jax.data.knowledge import fields_of
-    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
+    from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint
 
     names: dict[str, tuple[str, str]] = {name: (name, kind) for name, kind in config.fields.items()}
     fields = names or fields_of(photos.name)

@@ -74,8 +74,8 @@ class SynthWikidataConfig:
 def run(config: SynthWikidataConfig) -> None:
     from hypereyes_jax.data.wikidata import DumpConfig, Graph, read_dump, read_sparql, refuse_other_files
     from hypereyes_jax.data.wikidata.walks import WalkConfig
+    from hypereyes_jax.env.chat.client import ChatError
     from hypereyes_jax.env.types import SearchError
-    from hypereyes_jax.env.web.chat_api import ChatError
 
     if not config.dump or (len(config.dump) > 1 and not config.sparql):
         raise UserError("give one dump, or with --sparql one file of results or more.")
@@ -143,8 +143,8 @@ async def _make(
 
     from hypereyes_jax.data.files import read_questions, write_questions
     from hypereyes_jax.data.wikidata.questions import RivalSearch, make_questions
+    from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint
     from hypereyes_jax.env.search.services import check_search, connected
-    from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint
 
     check_search(config.search, SearchConfig())
     questions: list[Question] = []

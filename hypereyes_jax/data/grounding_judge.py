@@ -13,11 +13,11 @@ from functools import partial
 from typing import Protocol
 
 from hypereyes_jax.data.filters import FILTERS, FilterConfig, ungrounded
+from hypereyes_jax.env.chat.client import ChatClient, ChatError
 from hypereyes_jax.env.judging.llm_judge import Asking, Room
 from hypereyes_jax.env.judging.verdict_words import GROUNDED, read_verdict
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import EpisodeResult
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 
 _PROMPT = """\
 Below is a JSON object with a question, what searches returned, the reasoning that was written while searching, and \

@@ -16,10 +16,10 @@ from PIL import Image
 
 from hypereyes_jax.data.claims import Figure, figures, same_figure
 from hypereyes_jax.data.knowledge import NUMBER, Fact, KnowledgeEntry, entry_path, read_entry, write_entry
+from hypereyes_jax.env.chat.client import ChatClient, ChatError
 from hypereyes_jax.env.judging.judges import normalise, read_number
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import FatalSearchError, SearchBackend, SearchError, SearchHit
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 from hypereyes_jax.env.web.untrusted import json_object
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing

@@ -23,10 +23,10 @@ from hypereyes_jax.data.photo_mosaics import draw_photo_mosaic
 from hypereyes_jax.data.photo_plans import FactPlan, Known
 from hypereyes_jax.data.photo_questions import PhotoConfig, PhotoDraft, Shown, draw_shown, photo_question, tells
 from hypereyes_jax.data.photos import PhotoSet
+from hypereyes_jax.env.chat.client import ChatClient
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Part, Question
-from hypereyes_jax.env.web.chat_api import ChatClient
 from hypereyes_jax.env.web.untrusted import json_object
 from hypereyes_jax.errors import UserError
 

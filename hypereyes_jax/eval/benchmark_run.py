@@ -13,12 +13,12 @@ from statistics import fmean
 from typing import Any
 
 from hypereyes_jax.data.benchmarks import BenchmarkSpec
+from hypereyes_jax.env.chat.client import ChatClient, ChatError
 from hypereyes_jax.env.judging.judges import MADE_UP, Judge
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge, LetterMatch, SquadMatch, token_f1
 from hypereyes_jax.env.outages import OutageLimits, failure_in_words, mask_reason
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import Runner, judge_trajectory
 from hypereyes_jax.eval.metrics import Judged, VisualTokens, cost_aware_score, wilson_interval

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypereyes_jax.configs.rollout import SamplingConfig
-from hypereyes_jax.env.chat_policy import ChatEpisode, play
+from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint, ChatError
+from hypereyes_jax.env.chat.policy import ChatEpisode, play
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Question, SearchBackend
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark import OnEnd, Runner
 from hypereyes_jax.rollout.types import Trajectory

@@ -23,8 +23,8 @@ import pytest
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env import FatalSearchError, SearchError
+from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint, ChatError, ChatReply
 from hypereyes_jax.env.search.backends import RetrieverBackend, SerpApiBackend, SerpApiConfig
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError, ChatReply
 from hypereyes_jax.env.web.http import HttpLimits, JsonHttp
 from hypereyes_jax.env.web.retries import RetryPolicy
 from hypereyes_jax.env.web.urls import UrlError, UrlGuard

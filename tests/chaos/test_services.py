@@ -17,9 +17,9 @@ from aiohttp.test_utils import TestServer
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.env import FatalSearchError, Question, SearchError
+from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint, ChatError
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.search.backends import RetrieverBackend, SerpApiBackend, SerpApiConfig
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
 from hypereyes_jax.processing import ContextChunk, SampledChunk
 from hypereyes_jax.rollout.episodes import GeneratorError
 from hypereyes_jax.rollout.servers.scoring import score_conversations

@@ -11,8 +11,8 @@ from hypereyes_jax.data.claims import Evidence, Figure, claims, derivable, figur
 from hypereyes_jax.data.dependence import rounds_made, rounds_needed
 from hypereyes_jax.data.filters import FilterConfig, fault
 from hypereyes_jax.data.grounding_judge import LlmGrounding, grounding_prompt, judged_fault
+from hypereyes_jax.env.chat.client import ChatEndpoint, ChatError, ChatReply
 from hypereyes_jax.env.types import EpisodeResult, Invocation, Question, SearchHit, StopReason, TurnRecord
-from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError, ChatReply
 from tests.data.labelled_trajectories import FILE, labelled, read
 
 PICTURE = Image.new("RGB", (8, 8))

@@ -17,8 +17,8 @@ from hypereyes_jax.data.knowledge import (
     write_entry,
 )
 from hypereyes_jax.data.knowledge_build import build_knowledge, read_facts
+from hypereyes_jax.env.chat.client import ChatEndpoint, ChatError, ChatReply
 from hypereyes_jax.env.types import FatalSearchError, SearchError, SearchHit
-from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError, ChatReply
 from hypereyes_jax.errors import UserError
 
 PAGES = [

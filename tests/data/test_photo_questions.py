@@ -12,7 +12,7 @@ from hypereyes_jax.data.photo_plans import EachInTurn, Extreme, OnlyOne, Ranking
 from hypereyes_jax.data.photo_questions import NEEDS_SOME, PhotoConfig, Shown, draw_photo_question, draw_shown
 from hypereyes_jax.data.photos import Photo, open_photos
 from hypereyes_jax.data.question_writer import QuestionWriter, read_question
-from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatReply
+from hypereyes_jax.env.chat.client import ChatEndpoint, ChatReply
 from hypereyes_jax.errors import UserError
 from tests.data import photo_folders
 

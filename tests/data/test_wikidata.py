@@ -19,8 +19,8 @@ from hypereyes_jax.data.wikidata.questions import (
 )
 from hypereyes_jax.data.wikidata.statements import read_entity
 from hypereyes_jax.data.wikidata.walks import Constraint, ConstraintWalk, WalkConfig, find, matching
+from hypereyes_jax.env.chat.client import ChatEndpoint, ChatReply
 from hypereyes_jax.env.types import SearchHit
-from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatReply
 from hypereyes_jax.errors import UserError
 from tests.data.wikidata_dump import COUNTRY, HUMAN, entities, entity, statement, write_dump
 

@@ -8,10 +8,10 @@ import json
 import pytest
 
 from hypereyes_jax.data.benchmarks import BENCHMARKS
+from hypereyes_jax.env.chat.client import ChatEndpoint, ChatError
+from hypereyes_jax.env.chat.replies import ChatReply
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.types import StopReason
-from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError
-from hypereyes_jax.env.web.chat_replies import ChatReply
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_run import (
     OpenBenchmark,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hypereyes_jax.data.collection.types import DirectAnswer, PlayerError, Spent
-from hypereyes_jax.env.chat_policy import play
+from hypereyes_jax.env.chat.client import ChatClient, ChatError
+from hypereyes_jax.env.chat.policy import play
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import Part, Question
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 from hypereyes_jax.errors import UserError
 
 DIRECT = "Answer the question from what you see and know. Give the shortest exact answer and nothing else."

@@ -25,9 +25,9 @@ from hypereyes_jax.data.grounding_judge import Grounding, judged_fault
 from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.data.sources.turn_checks import REASONS
 from hypereyes_jax.env.actions import Answer, parse_turn
+from hypereyes_jax.env.chat.client import ChatError
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.types import EpisodeResult, Question, SearchBackend, StopReason
-from hypereyes_jax.env.web.chat_api import ChatError
 from hypereyes_jax.errors import UserError
 
 _OF_FILTER = (CollectionStage.NECESSITY, CollectionStage.DIFFICULTY)

@@ -11,13 +11,13 @@ from hypereyes_jax.data.collection.types import CollectConfig
 from hypereyes_jax.data.demonstration import Example
 from hypereyes_jax.data.filters import fault
 from hypereyes_jax.data.grounding_judge import Grounding, judged_fault
+from hypereyes_jax.env.chat.client import ChatError
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.judging.judges import Judge
 from hypereyes_jax.env.media.crops import crop
 from hypereyes_jax.env.own_prompt import written_prompt
 from hypereyes_jax.env.tools.named import named_tools
 from hypereyes_jax.env.types import EpisodeResult, Part, Question, TurnRecord
-from hypereyes_jax.env.web.chat_api import ChatError
 
 
 class OriginalQuestions:

@@ -11,10 +11,10 @@ import numpy as np
 
 from hypereyes_jax.data.wikidata.graph import Graph
 from hypereyes_jax.data.wikidata.walks import Constraint, ConstraintWalk, WalkConfig, find
+from hypereyes_jax.env.chat.client import ChatClient
 from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question, SearchBackend
-from hypereyes_jax.env.web.chat_api import ChatClient
 from hypereyes_jax.env.web.untrusted import json_object
 from hypereyes_jax.errors import UserError
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from hypereyes_jax.env.chat.client import ChatClient, ChatError
 from hypereyes_jax.env.judging.verdict_words import read_verdict
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatError
 from hypereyes_jax.env.web.untrusted import without_thinking
 from hypereyes_jax.errors import SettingError
 

@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from hypereyes_jax.env.chat.client import ChatClient
 from hypereyes_jax.env.judging.judges import normalise
 from hypereyes_jax.env.judging.llm_judge import Asking, Room, judged
 from hypereyes_jax.env.judging.verdict_words import is_weakened, read_verdict
 from hypereyes_jax.env.observations import plain
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.env.web.chat_api import ChatClient
 from hypereyes_jax.env.web.untrusted import json_object, without_thinking
 
 OPTIONS = "options"  # in a question's meta: its choices, each "A. text"

@@ -6,11 +6,11 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 
+from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint, ChatError
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.judges import MADE_UP, ExactJudge, Judge
 from hypereyes_jax.env.judging.llm_judge import RULES, LlmJudge
 from hypereyes_jax.env.judging.own import own_judge
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
 from hypereyes_jax.errors import UserError
 
 

@@ -23,11 +23,11 @@ from hypereyes_jax.data.curation.funnel import sft_funnel
 from hypereyes_jax.data.files import read_questions
 from hypereyes_jax.data.question_digest import attempt_key
 from hypereyes_jax.data.sources.question_rows import REFERENCE
+from hypereyes_jax.env.chat.client import ChatError
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.types import Question, SearchError, SearchHit
-from hypereyes_jax.env.web.chat_api import ChatError
 from hypereyes_jax.errors import UserError
 from tests.data.demonstrations import read_examples
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hypereyes_jax.env.chat.client import ChatEndpoint, ChatError, ChatReply
 from hypereyes_jax.env.judging.published import (
     GradeJudge,
     JsonJudge,
@@ -13,7 +14,6 @@ from hypereyes_jax.env.judging.published import (
     token_f1,
 )
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError, ChatReply
 
 OPTIONS = ["A. Wolf Island, Galapagos", "B. Great Barrier Reef", "C. A coral garden"]
 ASKED = Question("q", "Where?", (), ("Great Barrier Reef", "the reef"), meta={"options": OPTIONS, "letter": "B"})

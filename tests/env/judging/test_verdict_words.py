@@ -4,11 +4,11 @@ import time
 
 import pytest
 
+from hypereyes_jax.env.chat.client import ChatEndpoint, ChatError, ChatReply
 from hypereyes_jax.env.judging.llm_judge import LlmJudge
 from hypereyes_jax.env.judging.published import GradeJudge, JsonJudge
 from hypereyes_jax.env.judging.verdict_words import GROUNDED, read_verdict
 from hypereyes_jax.env.types import Question
-from hypereyes_jax.env.web.chat_api import ChatEndpoint, ChatError, ChatReply
 
 QUESTION = Question("q", "Which country?", (), ("Chad",))
 

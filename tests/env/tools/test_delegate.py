@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.env import Episode, EpisodeConfig, Question, StopReason
-from hypereyes_jax.env.chat_policy import play
-from hypereyes_jax.env.web.chat_api import ChatReply
+from hypereyes_jax.env.chat.client import ChatReply
+from hypereyes_jax.env.chat.policy import play
 
 FLAGS = Image.new("RGB", (400, 200), "red")
 FLAGS.paste("blue", (200, 0, 400, 200))

@@ -13,13 +13,13 @@ from aiohttp.test_utils import TestServer
 
 from hypereyes_jax.env import Question, parse_turn
 from hypereyes_jax.env.actions import TextSearch
+from hypereyes_jax.env.chat import replies
+from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint, ChatError
+from hypereyes_jax.env.chat.event_stream import events
+from hypereyes_jax.env.chat.replies import StreamReader, read_reply
 from hypereyes_jax.env.judging.config import JudgeConfig
 from hypereyes_jax.env.judging.llm_judge import LlmJudge, read_verdict
 from hypereyes_jax.env.judging.service import judging
-from hypereyes_jax.env.web import chat_replies
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError
-from hypereyes_jax.env.web.chat_replies import StreamReader, read_reply
-from hypereyes_jax.env.web.event_stream import events
 from hypereyes_jax.errors import UserError
 
 QUESTION = Question("q", "Which country?", (), ("Chad",))
@@ -567,7 +567,7 @@ async def test_an_event_of_many_lines_is_read_at_its_empty_line(lines):
     ],
 )
 def test_all_that_a_stream_makes_us_keep_is_bounded(delta, monkeypatch):
-    monkeypatch.setattr(chat_replies, "_REPLY_CHARACTERS", 10_000)
+    monkeypatch.setattr(replies, "_REPLY_CHARACTERS", 10_000)
     reader = StreamReader("host")
     ended = ""
     for number in range(300):

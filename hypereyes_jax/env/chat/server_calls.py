@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypereyes_jax.env.actions import IMAGE_SEARCH, TEXT_SEARCH, parse_turn
+from hypereyes_jax.env.chat.error import ChatError
 from hypereyes_jax.env.tag_text import CALL
-from hypereyes_jax.env.web.chat_error import ChatError
 from hypereyes_jax.env.web.untrusted import encodable, json_or_none, parse_json
 
 _TRIED_PIECES, _TRIED_CHARACTERS = 256, 65_536  # of a call's arguments, after each of which they may be whole

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hypereyes_jax.env.web.chat_error import ChatError
-from hypereyes_jax.env.web.event_stream import Stray
-from hypereyes_jax.env.web.server_calls import ServerCalls
+from hypereyes_jax.env.chat.error import ChatError
+from hypereyes_jax.env.chat.event_stream import Stray
+from hypereyes_jax.env.chat.server_calls import ServerCalls
 from hypereyes_jax.env.web.service_words import lacks_credit, service_words
 from hypereyes_jax.env.web.untrusted import encodable, one_line
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hypereyes_jax.env.chat.client import ChatClient, ChatError, ChatReply
 from hypereyes_jax.env.episode import Episode
 from hypereyes_jax.env.types import EpisodeResult, Part
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatError, ChatReply
 
 # A model that goes on to imagine its own search results is stopped there.
 _STOP = ("<tool_response>",)

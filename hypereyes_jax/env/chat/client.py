@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image
 
+from hypereyes_jax.env.chat.error import ChatError
+from hypereyes_jax.env.chat.event_stream import WholeReply, events
+from hypereyes_jax.env.chat.replies import ChatReply, StreamReader, read_reply
 from hypereyes_jax.env.media.images import data_uri
 from hypereyes_jax.env.types import FatalSearchError, Part, SearchError
-from hypereyes_jax.env.web.chat_error import ChatError
-from hypereyes_jax.env.web.chat_replies import ChatReply, StreamReader, read_reply
-from hypereyes_jax.env.web.event_stream import WholeReply, events
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status
 from hypereyes_jax.env.web.per_loop import PerLoop
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying

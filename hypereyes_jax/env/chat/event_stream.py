@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from hypereyes_jax.env.web.chat_error import ChatError
+from hypereyes_jax.env.chat.error import ChatError
 from hypereyes_jax.env.web.untrusted import one_line, parse_json
 
 _EVENT_BYTES = 8 << 20

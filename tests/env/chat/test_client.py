@@ -10,9 +10,9 @@ from PIL import Image
 
 from hypereyes_jax.env import Episode, Judge, Question, StopReason, tool_call
 from hypereyes_jax.env.actions import ImageSearch, TextSearch
-from hypereyes_jax.env.chat_policy import play
+from hypereyes_jax.env.chat.client import ChatClient, ChatEndpoint, ChatError, ChatReply
+from hypereyes_jax.env.chat.policy import play
 from hypereyes_jax.env.judging.llm_judge import RULES, LlmJudge, judge_prompt, read_verdict
-from hypereyes_jax.env.web.chat_api import ChatClient, ChatEndpoint, ChatError, ChatReply
 
 KEY = "s3cr3t-k3y"
 QUESTION = Question("q", "Which country?", (Image.new("RGB", (40, 20), "red"),), ("Chad", "Republic of Chad"))
