@@ -187,6 +187,8 @@ def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
         say(f"Its accepted answers: {' | '.join(summary.answers)}")
     for name in report.pictures_unread:
         say(f"\nThe column {name!r} seems to hold images, and is not read: --columns images={name} reads it.")
+    for sentence in report.ids_in_words():
+        say(f"\n{sentence[0].upper()}{sentence[1:]}.")
     say(f"\nWhat is wrong: {report.bad.total() or 'nothing'}" + (" rows" if report.bad else ""))
     for kind, count in report.bad.most_common():
         say(f"  {count:>7} x {kind}; the first: {report.first_bad[kind].place}: {report.first_bad[kind].why}")

@@ -27,6 +27,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that ho
         "short_answer",
         "answer_text",
         "direct_answers",
+        "possible_answers",
         "correct_answers",
         "ground_truth",
         "ground_truths",
@@ -71,17 +72,19 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that ho
     "videos": ("videos", "video", "video_path"),
     "kind": ("kind", "category", "domain", "question_type", "task_type", "type", "area"),
     "system": ("system", "system_prompt", "system_instruction"),
-    "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "message", "contents"),
+    "messages": tuple("messages conversations conversation dialog dialogue chat message contents texts".split()),
     "tools": ("tools",),
     "tool_calls": ("tool_call", "tool_calls", "ref_rounds"),
     "searches": ("parallel", "searches", "ref_invocations"),
 }
+BY_ID = "to_entries[] | {id: .key} + .value"  # what jq calls the rows of an object that has them by their ids
 OPTIONS = ("options", "choices")  # columns of a multiple choice, where its options have none of their own
 _SHORT = ("text", "answers", "id", "kind")  # fields of the commonest rows, which have a short way to be read
 SHAPED = frozenset(("level1_qa", "level2_qa", "reward_model", "extra_info"))  # columns that tell a shape of rows
 _OURS = frozenset(("id", "text", "answers"))  # columns that are there in what this project writes
 _KNOWN_LAYOUTS = 1024  # of rows whose columns differ, kept
 _NUMBERED = re.compile(r"(?:img|image|picture|pic|photo)[_ ]?(\d+)", re.IGNORECASE)
+_PICTURE_IDS = re.compile(r"(?:image|img|picture|photo)s?ids?$")
 _OF_PICTURES = re.compile(r"(?:img|image)_")
 
 
@@ -93,6 +96,11 @@ def plain_name(name: str) -> str:
 _RANKS = {  # plain name -> (field, its place among the field's names)
     plain_name(name): (field, rank) for field, names in NAMES.items() for rank, name in enumerate(names)
 }
+
+
+def names_picture_ids(column: str) -> bool:
+    """Whether a column's name says that it holds ids of pictures: image_id, imageId, dataset_image_ids."""
+    return _PICTURE_IDS.search(plain_name(column)) is not None
 
 
 def field_of(column: str) -> str | None:
@@ -219,9 +227,11 @@ def no_column(row: Row, field: str, what: str) -> BadRow:
     names = ", ".join(map(repr, row))[:300]
     cure = f"name the right one by --columns {field}={next(inside, 'COLUMN')}"
     if len(row) > 1 and all(isinstance(value, Mapping) for value in row.values()):
-        cure = (
-            "if these are ids of rows, make each a line: jq -c 'to_entries[] | {id: .key} + .value' FILE > FILE.jsonl"
-        )
+        cure = f"if these are ids of rows, make each a line: jq -c '{BY_ID}' FILE > FILE.jsonl"
+    if {"columns", "data"} <= set(row) <= {"columns", "index", "data"} or (
+        len(row) > 1 and all(isinstance(value, Mapping) and "0" in value for value in row.values())
+    ):
+        cure = 'if pandas wrote it, write it again by to_json(FILE, orient="records", lines=True)'
     return BadRow(f"no {what}", f"it has no {what}; its columns are {names or 'none'}: {cure}")
 
 

@@ -1,5 +1,5 @@
 """Marks that other tools put on conversations and their texts, which would be learnt as they stand: those of chat
-templates, which a tokenizer here spells out as any other text, places to be filled in, and verdicts on a reply."""
+templates, which a tokenizer here spells out as any other text, places to be filled in, verdicts on a reply, ciphers."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _BEGIN = re.compile(
     r"<\|im_start\|>(?:system|developer|user|assistant|tool)\b|<\|start_header_id\|>|<start_of_turn>(?:user|model)"
     r"|^\s*(?:<s>)?\s*\[INST\]|<\|(?:system|user|assistant)\|>"
 )
+_CIPHER = re.compile(r"(?=.*[A-Z])(?=.*[a-z])[A-Za-z0-9+/]{24,}={0,2}")
 _END = re.compile(r"(?:\s*(?:<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|<\|end_of_text\|>|<end_of_turn>|</s>))+\s*")
 
 
@@ -40,6 +41,21 @@ def refuse_template(text: str) -> None:
             "template applied already",
             f"a text in it is what a chat template makes of messages ({mark[0].strip()}): give the messages, each with "
             "its role and its bare content",
+        )
+
+
+def is_cipher(text: str) -> bool:
+    """Whether a question is no words but base64, as benchmarks that keep themselves out of corpora encrypt theirs."""
+    return " " not in text and len(text) % 4 == 0 and _CIPHER.fullmatch(text) is not None
+
+
+def refuse_cipher(text: str) -> None:
+    """Raises BadRow for the text of a question that is encrypted."""
+    if is_cipher(text.strip()):
+        raise BadRow(
+            "encrypted question",
+            f"its question is no words but base64 ({text.strip()[:24]}...), as encrypted benchmarks have it: decrypt "
+            "questions and answers by the program that the benchmark comes with (--benchmark mmsearch-plus does so)",
         )
 
 

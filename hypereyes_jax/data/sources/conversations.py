@@ -16,10 +16,12 @@ from hypereyes_jax.data.sources.fields import (
     answer_in,
     clips_of,
     first,
+    in_our_places,
     is_blank,
     pictures_of,
     plain_value,
     unpacked,
+    with_image_ids,
     without_image_tags,
 )
 from hypereyes_jax.data.sources.media import Clip, Picture, picture
@@ -66,6 +68,7 @@ _PLACE = re.compile(r"<image>|<video>|<\|(?:image|video)_pad\|>")
 _UNTYPED = ("text", "image_url", "image", "video")  # what tells the type of a part that names none
 _PICTURE_KEYS = ("image", "image_url", "input_image", "url", "path", "bytes", "base64", "data", "source")
 _PAIRS = (("instruction", "output"), ("query", "response"), ("prompt", "completion"), ("prompt", "response"))
+_SIDES = (("user", "assistant"), ("human", "assistant"))
 _SHAPES = {"instruction": "Alpaca", "query": "ms-swift", "prompt": "prompt and reply"}
 
 
@@ -268,7 +271,19 @@ def messages_in(value: Any) -> list[Any] | None:
         columns = [part for part in value.values() if isinstance(part, list)]
         if len(columns) == len(value) and len({len(column) for column in columns}) == 1:
             return [dict(zip(value, parts, strict=True)) for parts in zip(*columns, strict=True)]
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) and _sides(part) for part in value):
+        return [
+            {"role": role, "content": part[name]}
+            for part in value
+            for role, name in zip(("user", "assistant"), _sides(part), strict=True)
+        ]
     return value if isinstance(value, list) else None
+
+
+def _sides(part: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names under which an exchange holds what was asked and what was said, as The Cauldron has them; () in
+    another object."""
+    return next((names for names in _SIDES if all(isinstance(part.get(name), str) for name in names)), ())
 
 
 def _messages(row: Row, layout: Layout) -> tuple[list[Any], str]:
@@ -348,7 +363,7 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
         return role, thoughts, tuple(value) if isinstance(value, list) else (value,)
     if role == "tool":
         content = _result_text(content)
-    parts = _parts(content, number, slots=role in ("user", "tool"))
+    parts = _parts(content, number, role)
     if role == "assistant" and parts and isinstance(parts[-1], str):
         parts[-1] = without_end(parts[-1])
     for part in parts:
@@ -399,17 +414,22 @@ def _calls(message: Mapping[str, Any], number: int) -> tuple[Any, ...]:
     return tuple(out)
 
 
-def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
+def _parts(content: Any, number: int, role: Role) -> list[_Part]:
+    def split(text: str) -> list[_Part]:
+        if role == "tool":  # of which a page may have any tags
+            return _split(text)
+        return _split(in_our_places(text)) if role == "user" else [text]
+
     if content is None:
         return []
     if isinstance(content, str):
-        return _split(content) if slots else [content]
+        return split(content)
     if not isinstance(content, list):
         raise BadRow("no message", f"the content of message {number} must be a string or a list of parts")
     out: list[_Part] = []
     for part in content:
         if isinstance(part, str):
-            out += _split(part) if slots else [part]
+            out += split(part)
             continue
         if not isinstance(part, Mapping):
             raise BadRow("no message", f"a part of message {number} must be a string or an object")
@@ -418,7 +438,7 @@ def _parts(content: Any, number: int, slots: bool) -> list[_Part]:
             text = part.get("text")
             if not isinstance(text, str):
                 raise BadRow("no message", f"a text part of message {number} has no text")
-            out += _split(text) if slots else [text]
+            out += split(text)
         elif kind in ("image", "image_url", "input_image"):
             values = {key: part[key] for key in _PICTURE_KEYS if part.get(key)}
             out.append(picture(values) if values else _Slot(number=_number(part, number)))
@@ -458,12 +478,14 @@ def _place(
     pictures: Sequence[Picture],
     clips: Sequence[Clip],
 ) -> list[SourceMessage]:
-    """The n-th <image> of the whole conversation is the n-th picture; without any, all come before the question.
+    """The n-th <image> of the whole conversation is the n-th picture; without any, all come before the question, in
+    which their ids take places that count them (<image_2>).
 
     So it is with <video> and the videos.
     """
     media: dict[str, list[Picture | Clip]] = {"image": list(pictures), "video": list(clips)}
     lead: list[Picture | Clip] = []
+    counted = 0  # pictures that come before the question, which places that count them may name
     for kind, rest in media.items():
         all_slots = [part for _, parts, _ in messages for part in parts if isinstance(part, _Slot)]
         slots = sum(slot.kind == kind and slot.number is None for slot in all_slots)
@@ -477,12 +499,16 @@ def _place(
         inside = any(isinstance(part, there) for _, parts, _ in messages for part in parts)
         if slots and slots != len(rest):
             raise BadRow(f"{kind}s and tags differ", f"it has {slots} <{kind}> tags and {len(rest)} {kind}s")
-        lead += [] if slots or numbers or inside else rest
+        if not (slots or numbers or inside):
+            lead += rest
+            counted = len(rest) if kind == "image" else counted
     out = []
     for role, parts, calls in messages:
         filled = [_filled(part, media) if isinstance(part, _Slot) else part for part in parts]
         if role in ("system", "assistant") and any(isinstance(part, Picture | Clip) for part in filled):
             raise BadRow("image in a turn", f"a message of the {role} holds an image, which only a prompt can")
+        if role == "user" and counted:
+            filled = [with_image_ids(part, counted) if isinstance(part, str) else part for part in filled]
         if role == "user" and lead:
             filled, lead = [*lead, *filled], []
         out.append(SourceMessage(role, tuple(filled), calls))

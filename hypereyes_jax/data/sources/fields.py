@@ -26,7 +26,13 @@ _NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _THOUGHTS = re.compile(r"\s*<(think|reason)>.*?</\1>", re.DOTALL)
 _IMAGE_PLACE = re.compile(r"<image>|<\|image_pad\|>")
-_COUNTED_TAG = re.compile(r"<image (\d{1,2})>")
+# A place of a picture as other models' templates write it (Llama, InternLM, Gemma, MiniCPM, LLaVA), and one that says
+# which, as MMMU's `<image 2>` and Phi's `<|image_2|>`.
+FOREIGN_PLACE = (
+    r"\(<image>\./</image>\)|<\|image\|>|<image_placeholder>|<image_here>|<ImageHere>|<start_of_image>|<IMAGE>|<Image>"
+)
+_FOREIGN_PLACES = re.compile(FOREIGN_PLACE)
+_COUNTED_TAG = re.compile(r"<\|?(?:image|img)[ _]?(\d{1,2})\|?>", re.IGNORECASE)
 _IMAGE_TAG = re.compile(
     r"(?:<(?P<kind>image|video)>|<\|(?P<bare>image|video)_pad\|>"
     r"|<\|vision_start\|><\|(?P<pad>image|video)_pad\|><\|vision_end\|>)(?P<end>\n?)"
@@ -165,7 +171,12 @@ def clips_of(row: Row, layout: Layout) -> tuple[Clip, ...]:
 
 def image_places(text: str) -> int:
     """How many places of pictures a text has."""
-    return len(_IMAGE_PLACE.findall(text)) if "<" in text else 0
+    return len(_IMAGE_PLACE.findall(in_our_places(text))) if "<" in text else 0
+
+
+def in_our_places(text: str) -> str:
+    """A text with <image> at the places of pictures that other models' templates mark."""
+    return _FOREIGN_PLACES.sub("<image>", text) if "<" in text else text
 
 
 def without_image_tags(text: str) -> str:
@@ -175,6 +186,7 @@ def without_image_tags(text: str) -> str:
     """
     if "<" not in text:
         return text.strip()
+    text = in_our_places(text)
     tags = list(_IMAGE_TAG.finditer(text))
     # Where words begin and end, outside of tags.
     begins = [0, *(tag.end() for tag in tags)]
@@ -197,14 +209,18 @@ def without_image_tags(text: str) -> str:
 
 
 def with_image_ids(text: str, images: int) -> str:
-    """A text of a question with so many images, in which their ids take the places that count them from 1, as MMMU's
-    `<image 2>`; others as they are."""
+    """A text that so many images are shown with, in which their ids take the places that count them, as MMMU's
+    `<image 2>`: from 1, or from 0 if one of them is 0. Others stay as they are."""
+    if "<" not in text:
+        return text
+    numbers = [int(number) for number in _COUNTED_TAG.findall(text)]
+    first = 0 if 0 in numbers else 1
 
     def name(tag: re.Match[str]) -> str:
-        number = int(tag[1])
-        return f"img_{number - 1}" if 1 <= number <= images else tag[0]
+        number = int(tag[1]) - first
+        return f"img_{number}" if 0 <= number < images else tag[0]
 
-    return _COUNTED_TAG.sub(name, text) if "<image " in text else text
+    return _COUNTED_TAG.sub(name, text)
 
 
 def _of_image(tag: re.Match[str]) -> bool:

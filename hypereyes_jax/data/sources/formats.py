@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from hypereyes_jax.data.sources.columns import BY_ID
 from hypereyes_jax.data.sources.compressed import UnpackedRows, codec_of, head_of, unpacked, without_suffix
 from hypereyes_jax.data.sources.delimited_rows import DelimitedRows, delimiter_of
 from hypereyes_jax.data.sources.json_rows import JsonRows, StableFile, not_utf8
@@ -208,8 +209,10 @@ def _refuse_spread(path: Path, name: str, text: bytes) -> None:
     if "\n" not in whole[:end]:
         return
     lists = [key for key, part in value.items() if isinstance(part, list)] if isinstance(value, dict) else []
+    by_id = isinstance(value, dict) and len(value) > 1 and all(isinstance(part, dict) for part in value.values())
     several = bool(whole[end:].strip())
-    query = "." if several or not lists else _elements(lists[0])
+    one = BY_ID if by_id else _elements(lists[0]) if lists else "."
+    query = "." if several else one
     what = "JSON objects that are" if several else "one JSON object that is"
     raise UserError(
         f"{name} holds {what} spread over several lines, where a row is one line, or an element of a JSON array. "

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import threading
+import unicodedata
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -293,6 +294,10 @@ class Media:
         plain = unquote(text)  # programs of the web write "a%20b.png"
         if plain != text and any(self._is_file(folder / plain) for folder in (self._root, *self._subfolders())):
             return self._path(plain)
+        for form in ("NFC", "NFD"):  # archives made on a Mac take letters with accents apart
+            same = unicodedata.normalize(form, text)
+            if same != text and any(self._is_file(folder / same) for folder in (self._root, *self._subfolders())):
+                return self._path(same)
         self._inside(candidates[0], text)
         archive = self._archive()
         cure = (

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from hypereyes_jax.data.sources import conversations
 from hypereyes_jax.data.sources.columns import Fields, Layout, no_column
-from hypereyes_jax.data.sources.conversation_marks import refuse_template, refuse_unwanted
+from hypereyes_jax.data.sources.conversation_marks import is_cipher, refuse_cipher, refuse_template, refuse_unwanted
 from hypereyes_jax.data.sources.example_rows import our_example
 from hypereyes_jax.data.sources.fields import (
     answer_in,
@@ -118,8 +118,8 @@ def _short(row: Row, layout: Layout, columns: tuple[str | None, ...], default_id
             return None
         if answer not in answers:
             answers.append(answer)
-    if not answers or len(answers[0]) == 1 or (type(value) is str and answers[0][0] in "[{"):
-        return None  # nothing, the letter of an option, or a list or an object in a text
+    if not answers or len(answers[0]) == 1 or is_cipher(text) or (type(value) is str and answers[0][0] in "[{"):
+        return None  # nothing, the letter of an option, a list or an object in a text, or a cipher
     kind = "" if of_kind is None else row[of_kind]
     row_id = None if of_id is None else row[of_id]
     return QuestionRow(
@@ -160,9 +160,10 @@ def _ours(row: Row, layout: Layout) -> QuestionRow:
 
 
 def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
-    if isinstance(text, list) and any(isinstance(part, str) for part in text):
-        what = f"a list of {len(text)} texts (is a whole column in one row?)"
-        raise BadRow("no question", f"it needs 'question', a string or messages, not {what}")
+    column = text.values() if isinstance(text, Mapping) and "0" in text else text if isinstance(text, list) else ()
+    if any(isinstance(part, str) for part in column):
+        cure = 'is a whole column in one row? pandas writes rows by to_json(FILE, orient="records", lines=True)'
+        raise BadRow("no question", f"it needs 'question', a string or messages, not {len(column)} texts ({cure})")
     prompt = conversations.prompt_in(text)
     text = text if prompt is None else prompt.question()
     places = image_places(text) if prompt is None and isinstance(text, str) else prompt.places if prompt else 0
@@ -172,6 +173,7 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     if reference is not None:
         meta[REFERENCE] = list(reference)
     refuse_template(text_of(text, "question"))
+    refuse_cipher(text)
     text = text_of(without_image_tags(text), "question") if "<" in text else text.strip()
     more = layout.get(row, "more_answers") if "more_answers" in there else None
     if "answers" not in there and more is None:
@@ -181,7 +183,7 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     if layout.options:
         text, answers = with_options(row, text, answers, value)
     pictures = pictures_of(row, layout) if "images" in there or layout.numbered else ()
-    if "<image " in text:
+    if "<" in text:
         text, answers = with_image_ids(text, len(pictures)), tuple(with_image_ids(a, len(pictures)) for a in answers)
     return QuestionRow(
         id_of(layout.get(row, "id"), default_id),
@@ -224,6 +226,7 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     if not isinstance(text, str) or not text.strip():
         text = first((row.get("prompt"), layout.get(row, "text"))) if prompt is None else prompt.question()
     refuse_template(text_of(text, "prompt"))
+    refuse_cipher(text)
     places = prompt.places if prompt else image_places(text)
     # A column `index` counts the rows of one file, and is not an id unless it was named so.
     columns = row if "id" in layout.named else {k: v for k, v in row.items() if k != "index"}

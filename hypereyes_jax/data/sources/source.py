@@ -16,7 +16,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 import numpy as np
 
 from hypereyes_jax.data.demonstration import Example
-from hypereyes_jax.data.sources.columns import SHAPED, Fields, Layout
+from hypereyes_jax.data.sources.columns import SHAPED, Fields, Layout, names_picture_ids
 from hypereyes_jax.data.sources.compressed import without_suffix
 from hypereyes_jax.data.sources.example_rows import ExampleRow, example_row
 from hypereyes_jax.data.sources.fields import is_blank, looks_like_picture, nested_too_deep
@@ -221,6 +221,9 @@ class Source(Sequence[Item], Generic[Item, ItemRow]):
         of_pictures = (*layout.columns("images"), *layout.columns("videos"))
         if "images" not in layout.named and all(is_blank(row.get(column)) for column in of_pictures):
             report.pictures_unread |= {name: None for name in others if looks_like_picture(row[name])}
+            if not report.pictures_unread:
+                ids = (name for name in others if names_picture_ids(name) and not is_blank(row[name]))
+                report.picture_ids |= dict.fromkeys(ids)
         elif "images" not in layout.named:
             report.pictures_unread |= dict.fromkeys(_others_with_pictures(row, layout))
 

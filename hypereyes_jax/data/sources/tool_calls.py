@@ -19,6 +19,7 @@ from hypereyes_jax.data.sources.turn_checks import (
     REASONS,
     UNKNOWN_TOOL,
     check_text,
+    refuse_two_units,
 )
 from hypereyes_jax.data.sources.types import PIXELS, THOUSANDTHS, BadRow
 from hypereyes_jax.env.actions import (
@@ -63,6 +64,8 @@ IMAGES = tuple(
     "image_path image_paths img_path image_url image_urls img_url".split()
 )
 BOXES = tuple("area areas bbox_2d bbox bboxes box boxes regions region crop coordinates".split())
+# Tools of other agents that end an episode with their one argument.
+_ANSWERING = frozenset("final_answer finish answer submit submit_answer give_answer finish_answer".split())
 _IGNORED = frozenset(("label", "goal", "reason", "k", "top_k", "topk", "num_results", "n", "lang", "language"))
 _CORNERS = (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"), ("left", "top", "right", "bottom"))
 _THOUGHTS = REASONS[1:]
@@ -176,6 +179,13 @@ class ToolCalls:
 
     def _notation(self, text: str, beside: Sequence[Any]) -> tuple[str, Sequence[Any]]:
         """A turn's text and calls, where it may have been written in another notation."""
+        inside = list(_CALL.finditer(text))
+        if len(beside) + len(inside) == 1 and "<answer>" not in text:
+            call = beside[0] if beside else json_or_none(inside[0][2])
+            answer = _answer_of(call)
+            if answer is not None and call["name"] not in self._tools:
+                self._mapped[call["name"], "<answer>"] += 1
+                return f"{_CALL.sub('', text).rstrip()}\n<answer>{answer}</answer>".lstrip(), ()
         notation = None if beside or "<tool_call>" in text else read_notation(text)
         if notation is None:
             return text, beside
@@ -250,6 +260,7 @@ class ToolCalls:
     def _infer_units(self, boxes: Sequence[Box]) -> BoxUnits:
         units, most = self._units, max((max(box) for box in boxes), default=0.0)
         if units == "auto":
+            refuse_two_units(boxes)
             # Whole numbers up to 1000: thousandths, as Qwen3-VL grounds.
             whole = all(float(value).is_integer() for box in boxes for value in box)
             units = "unit" if most <= 1.05 else "permille" if most <= 1000 and whole else "pixel"
@@ -370,6 +381,16 @@ class ToolCalls:
         width, height = (1000.0, 1000.0) if units == "permille" else self._size_of(number)
         x1, y1, x2, y2 = box
         return (round(x1 / width, 4), round(y1 / height, 4), round(x2 / width, 4), round(y2 / height, 4))
+
+
+def _answer_of(call: Any) -> str | None:
+    """The answer that a call gives, where it is of a tool that ends an episode; None for any other call."""
+    if not isinstance(call, Mapping) or call.get("name") not in _ANSWERING:
+        return None
+    arguments = call.get("arguments", call.get("parameters"))
+    arguments = json_or_none(arguments) if isinstance(arguments, str) else arguments
+    values = list(arguments.values()) if isinstance(arguments, Mapping) else []
+    return values[0].strip() if len(values) == 1 and isinstance(values[0], str) and values[0].strip() else None
 
 
 def _json_in_call(text: str) -> Any:

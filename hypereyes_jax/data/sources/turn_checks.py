@@ -23,6 +23,7 @@ from hypereyes_jax.env.web.untrusted import THOUGHT_TAGS
 
 # Kinds of bad rows.
 NO_SUCH_IMAGE, NO_BOX, EMPTY_BOX, NO_CALL = "no such image", "no box", "empty box", "no tool call"
+TWO_UNITS = "boxes in two units"
 NOT_CLOSED, NO_ANSWER, EMPTY_TURN, NO_QUERY = "tag not closed", "no answer", "empty turn", "no query"
 OTHER_NOTATION, RESULT_IN_TURN = "call in another notation", "result in a turn"
 RESULT_WITHOUT_CALL, CALL_WITHOUT_RESULT = "result without a call", "call without a result"
@@ -35,6 +36,7 @@ OF_TURNS = frozenset(
         NO_SUCH_IMAGE,
         NO_BOX,
         EMPTY_BOX,
+        TWO_UNITS,
         NO_CALL,
         NOT_CLOSED,
         OTHER_NOTATION,
@@ -71,6 +73,7 @@ _CALLS_BEFORE_RESULTS = re.compile(
 _OPENED_CALL = re.compile(r"<(?:tool_call|function_call|search|text_search)>|^\s*\{\s*\"name\"\s*:")
 _ACTION = re.compile(r"^[ \t]*Action[ \t]*\d*[ \t]*:", re.MULTILINE)
 _TOOL_NAME = re.compile(r'"name"\s*:\s*"([^"\\]*)"')
+_MOST_FRACTION = 1.05  # a coordinate of a box that sticks out of its image a little
 _IMAGE_ID = re.compile(r"img_(\d{1,6})")
 
 
@@ -174,8 +177,21 @@ def _units(calls: Sequence[Call], units: BoxUnits) -> BoxUnits:
     if units != "auto":
         return units
     boxes = [box for call in calls if isinstance(call, ImageSearch) for box in call.boxes if box is not None]
+    refuse_two_units(boxes)
     most = max((abs(value) for box in boxes for value in box), default=0.0)
     return "unit" if most <= 1.5 else "permille" if most <= 1000 else "pixel"
+
+
+def refuse_two_units(boxes: Sequence[Box]) -> None:
+    """Raises BadRow for boxes of one conversation of which some are fractions and others can't be."""
+    numbers = [box for box in boxes if finite_box(box) is not None]
+    fractions = [box for box in numbers if max(map(abs, box)) <= _MOST_FRACTION]
+    others = [box for box in numbers if max(box) > 2]
+    if fractions and others:
+        why = (
+            f"its boxes are in two units: {_written(fractions[0])} in fractions and {_written(others[0])}, which isn't"
+        )
+        raise BadRow(TWO_UNITS, f"{why}: write all of a conversation in one")
 
 
 def _check_call(call: Call, units: BoxUnits) -> None:

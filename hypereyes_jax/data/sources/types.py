@@ -127,6 +127,7 @@ class SourceReport:
     columns: dict[str, list[str]] = field(default_factory=dict)  # our field -> the source's columns it is read from
     other_columns: dict[str, None] = field(default_factory=dict)  # that no field is read from, in order
     pictures_unread: dict[str, None] = field(default_factory=dict)  # of these, those that seem to hold pictures
+    picture_ids: dict[str, None] = field(default_factory=dict)  # and of rows that show none, those with ids of pictures
     bad: Counter[str] = field(default_factory=Counter)  # rows left out, by kind
     first_bad: dict[str, RowError] = field(default_factory=dict)  # of each kind
 
@@ -167,12 +168,21 @@ class SourceReport:
             f"the column {name!r} seems to hold images, and is not read: --columns images={name} reads it"
             for name in self.pictures_unread
         ]
+        sentences += self.ids_in_words()
         if self.unread_files:
             sentences.insert(0, f"not read, as they have another format or are compressed: {_few(self.unread_files)}")
         if self.other_splits:
             others = _few(self.other_splits)
             sentences.insert(0, f"the split {self.split} is read, and not {others}: SOURCE:SPLIT names another one")
         return sentences
+
+    def ids_in_words(self) -> list[str]:
+        """A sentence on each column whose name says that it holds ids of pictures, of rows that show none."""
+        return [
+            f"the column {name!r} seems to name images by ids, and rows that have it show none: give their files, as "
+            "paths in a column 'image'"
+            for name in self.picture_ids
+        ]
 
     def refuse_default_split(self, source: str) -> None:
         """Raises UserError where the training split was taken by default, for questions that a policy is tried on."""
