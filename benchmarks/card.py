@@ -43,7 +43,7 @@ from hypereyes_jax.plan.launches import count_launches
 from hypereyes_jax.processing.types import ContextChunk, SampledChunk
 from hypereyes_jax.rollout.cache import kv
 from hypereyes_jax.rollout.cache.access import DecodeSize
-from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
+from hypereyes_jax.rollout.programs.decode import PackedDecodeRows, decode_rows
 
 GIB = 2**30
 STEPS = 16  # tokens of a decode call

@@ -25,7 +25,7 @@ from hypereyes_jax.models.pretrained import load_model
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.rollout.cache import kv
 from hypereyes_jax.rollout.cache.access import DecodeSize
-from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
+from hypereyes_jax.rollout.programs.decode import PackedDecodeRows, decode_rows
 from hypereyes_jax.train.sizes import MINIATURE_RL
 
 FORMS = {"scanned": Kernels(), "unrolled": Kernels(unrolled=True)}

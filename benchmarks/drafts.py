@@ -36,8 +36,8 @@ from hypereyes_jax.models.qwen3_vl import Kernels, init_params
 from hypereyes_jax.rollout import Trajectory
 from hypereyes_jax.rollout.cache import kv
 from hypereyes_jax.rollout.cache.access import DecodeSize
-from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.engines import Engines
+from hypereyes_jax.rollout.programs.decode import PackedDecodeRows, decode_rows
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes
 
 DRAFTS = (0, 2, 4, 7)

@@ -21,7 +21,7 @@ from machine_speed import Machine
 
 from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker, Peer
 from hypereyes_jax.processing.types import VisionInputs
-from hypereyes_jax.rollout.decode import PackedDecodeRows
+from hypereyes_jax.rollout.programs.decode import PackedDecodeRows
 
 _PATCHES, _VALUES = 4_800, 1_536  # the largest image of the paper's recipes
 

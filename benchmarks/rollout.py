@@ -73,8 +73,8 @@ from hypereyes_jax.rollout import (
     run_episodes,
 )
 from hypereyes_jax.rollout.cache.access import DecodeSize
-from hypereyes_jax.rollout.decode import Decoded, PackedDecodeRows
 from hypereyes_jax.rollout.engines import Engines
+from hypereyes_jax.rollout.programs.decode import Decoded, PackedDecodeRows
 from hypereyes_jax.rollout.types import SchedulerCounts
 from hypereyes_jax.runs.memory import keep_freed
 

@@ -31,10 +31,10 @@ from hypereyes_jax.rollout.cache import kv
 from hypereyes_jax.rollout.cache.access import DecodeSize
 from hypereyes_jax.rollout.cache.pages import pages_of_part
 from hypereyes_jax.rollout.cache.slot_layout import SlotLayout
-from hypereyes_jax.rollout.decode import PackedDecodeRows, decode_rows
 from hypereyes_jax.rollout.device import slot_layout, store_sharding
-from hypereyes_jax.rollout.drafts import RecentTokens
-from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
+from hypereyes_jax.rollout.programs.decode import PackedDecodeRows, decode_rows
+from hypereyes_jax.rollout.programs.drafts import RecentTokens
+from hypereyes_jax.rollout.programs.extend import ExtendRows, encode_into, extend_rows
 
 
 class TrainStep(NamedTuple):

@@ -27,8 +27,8 @@ from hypereyes_jax.rollout.cache import kv, page_copies
 from hypereyes_jax.rollout.cache.access import DecodeSize, views_cache
 from hypereyes_jax.rollout.cache.pages import pages_of_part
 from hypereyes_jax.rollout.cache.slot_layout import SlotLayout
-from hypereyes_jax.rollout.decode import Decoded, PackedDecodeRows, decode_rows
-from hypereyes_jax.rollout.extend import ExtendRows, encode_into, extend_rows
+from hypereyes_jax.rollout.programs.decode import Decoded, PackedDecodeRows, decode_rows
+from hypereyes_jax.rollout.programs.extend import ExtendRows, encode_into, extend_rows
 
 Kept = Any  # what `read` gave: a tree of numpy, or this process's pieces of it
 

@@ -21,12 +21,12 @@ from hypereyes_jax.models.qwen3_vl.moe import UNKNOWN_EXPERT
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout.cache import kv
 from hypereyes_jax.rollout.cache.pages import CachedPositions, PageTable, pages_of_part
-from hypereyes_jax.rollout.decode import MAX_STOP_IDS, PackedDecodeRows
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
-from hypereyes_jax.rollout.drafts import RecentTokens
-from hypereyes_jax.rollout.extend import ExtendRows
 from hypereyes_jax.rollout.image_pool import ImagePool
 from hypereyes_jax.rollout.preparation import Preparation
+from hypereyes_jax.rollout.programs.decode import MAX_STOP_IDS, PackedDecodeRows
+from hypereyes_jax.rollout.programs.drafts import RecentTokens
+from hypereyes_jax.rollout.programs.extend import ExtendRows
 from hypereyes_jax.rollout.routes import RouteRecord
 from hypereyes_jax.rollout.sequence import Prepared, Sequence, seed_key
 

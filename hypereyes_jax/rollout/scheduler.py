@@ -20,7 +20,7 @@ import numpy as np
 
 from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
 from hypereyes_jax.processing import ContextChunk, SampledChunk
-from hypereyes_jax.rollout.cache_manager import CacheManager
+from hypereyes_jax.rollout.cache.manager import CacheManager
 from hypereyes_jax.rollout.engine import DecodeRequest, Engine, join
 from hypereyes_jax.rollout.sequence import Prepared
 from hypereyes_jax.rollout.session import Session

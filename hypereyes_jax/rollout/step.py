@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypereyes_jax.rollout.cache.pages import CachedPositions
+from hypereyes_jax.rollout.cache.prefix import Beginning
 from hypereyes_jax.rollout.engine import Sampled, SavedCache
-from hypereyes_jax.rollout.prefix_cache import Beginning
 from hypereyes_jax.rollout.session import Session
 from hypereyes_jax.rollout.timeline import Timeline
 from hypereyes_jax.rollout.types import SwapMode

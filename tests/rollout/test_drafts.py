@@ -14,7 +14,7 @@ from hypereyes_jax.errors import SettingError
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.processing import ContextChunk
 from hypereyes_jax.rollout import DecodeRequest, Engine
-from hypereyes_jax.rollout.drafts import MATCHED, RecentTokens, accepted, propose
+from hypereyes_jax.rollout.programs.drafts import MATCHED, RecentTokens, accepted, propose
 from tests.random_weights import random_params
 from tests.rollout import paced
 

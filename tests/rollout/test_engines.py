@@ -9,7 +9,8 @@ import jax
 import pytest
 
 from hypereyes_jax.processing import SampledChunk
-from hypereyes_jax.rollout import Timeline, cache_manager, run_episodes
+from hypereyes_jax.rollout import Timeline, run_episodes
+from hypereyes_jax.rollout.cache import manager
 from hypereyes_jax.rollout.engines import Engines
 from tests.rollout.paced import SAMPLING, PacedEpisode, question
 
@@ -51,7 +52,7 @@ async def test_two_engines_sample_what_one_samples(parts, chat):
 )
 async def test_engines_share_the_host_memory_for_what_they_evict(parts, monkeypatch, given, count, processes, limit):
     """A quarter of what is free, if nothing is said; what is said is each process's."""
-    monkeypatch.setattr(cache_manager, "host_free_gib", lambda: 12.0)
+    monkeypatch.setattr(manager, "host_free_gib", lambda: 12.0)
     config, params, settings = parts
     engines = Engines.on_one_device(config, params, replace(settings, offload_gib=given), count)
     async with Engines(engines.all, processes).running() as running:

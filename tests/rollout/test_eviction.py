@@ -10,8 +10,8 @@ import pytest
 from hypereyes_jax.configs.rollout import SamplingConfig, SchedulerConfig
 from hypereyes_jax.rollout import Scheduler, TurnEnd
 from hypereyes_jax.rollout.cache.pages import CachedPositions
+from hypereyes_jax.rollout.cache.prefix import PrefixCache
 from hypereyes_jax.rollout.engine import KeptPrefix
-from hypereyes_jax.rollout.prefix_cache import PrefixCache
 from hypereyes_jax.rollout.routes import RouteRecord
 from hypereyes_jax.rollout.sequence import Prompt
 from tests.rollout.paced import SAMPLING

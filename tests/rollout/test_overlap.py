@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from hypereyes_jax.rollout import Engine, Scheduler, run_episodes
-from hypereyes_jax.rollout.decode import Decoded
+from hypereyes_jax.rollout.programs.decode import Decoded
 from tests.rollout.paced import SAMPLING, SETTINGS, PacedEpisode, question
 
 EXTEND_SECONDS, DECODE_SECONDS = 0.02, 0.08  # a call

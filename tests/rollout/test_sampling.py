@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hypereyes_jax.rollout.sampling import _largest_threshold, _largest_threshold_by_digits, sample, uniforms
+from hypereyes_jax.rollout.programs.sampling import _largest_threshold, _largest_threshold_by_digits, sample, uniforms
 
 ROWS, VOCAB = 64, 50
 _sample = jax.jit(sample, static_argnames=("forbidden", "branchless"))

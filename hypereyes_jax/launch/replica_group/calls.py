@@ -25,9 +25,9 @@ import numpy as np
 from hypereyes_jax.launch.links.messages import Message, receive
 from hypereyes_jax.launch.links.peers import Peer
 from hypereyes_jax.processing.types import VisionInputs
-from hypereyes_jax.rollout.decode import Decoded, PackedDecodeRows
 from hypereyes_jax.rollout.device import Device, DeviceCalls, Kept
-from hypereyes_jax.rollout.extend import ExtendRows
+from hypereyes_jax.rollout.programs.decode import Decoded, PackedDecodeRows
+from hypereyes_jax.rollout.programs.extend import ExtendRows
 
 Lost = Callable[[str], None]  # is told why another process of the replica group can't be waited for any more
 

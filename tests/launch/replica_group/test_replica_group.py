@@ -22,7 +22,7 @@ from hypereyes_jax.launch.replica_group.calls import GroupDriver, GroupWorker
 from hypereyes_jax.launch.replicas import ReplicaGroups
 from hypereyes_jax.models.partition import ShardingError
 from hypereyes_jax.models.sharding import neighbours
-from hypereyes_jax.rollout.extend import ExtendRows
+from hypereyes_jax.rollout.programs.extend import ExtendRows
 from hypereyes_jax.rollout.replicas import layout
 from tests.launch.replica_group_pair import DEVICES
 

@@ -30,8 +30,8 @@ from hypereyes_jax.models.qwen3_vl.text import (
 from hypereyes_jax.models.trip_counts import expected_trip_count
 from hypereyes_jax.rollout.cache import kv
 from hypereyes_jax.rollout.cache.access import DecodeSize, cache_access
-from hypereyes_jax.rollout.drafts import accepted, propose
-from hypereyes_jax.rollout.sampling import sample, uniforms
+from hypereyes_jax.rollout.programs.drafts import accepted, propose
+from hypereyes_jax.rollout.programs.sampling import sample, uniforms
 
 MAX_STOP_IDS = 4
 _KEY = slice(6, 8)  # of the columns of `PackedDecodeRows.ints_RI`

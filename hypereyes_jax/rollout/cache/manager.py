@@ -11,8 +11,8 @@ import time
 from collections import OrderedDict, deque
 
 from hypereyes_jax.configs.rollout import SchedulerConfig
+from hypereyes_jax.rollout.cache.prefix import Beginning, PrefixCache
 from hypereyes_jax.rollout.engine import Engine
-from hypereyes_jax.rollout.prefix_cache import Beginning, PrefixCache
 from hypereyes_jax.rollout.session import Session, SessionState
 from hypereyes_jax.rollout.step import DeviceStep
 from hypereyes_jax.rollout.timeline import Timeline
