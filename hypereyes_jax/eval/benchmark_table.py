@@ -104,6 +104,7 @@ def measures_table(summaries: Sequence[BenchmarkSummary]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for s in summaries:
         own = "-" if s.published is None else f"{100 * s.published:.1f} {s.published_score.split(':')[0]}"
+        own += f" (n {s.published_n})" if 0 < s.published_n < s.n else ""
         table.add_row(
             _title(s.benchmark),
             f"{100 * s.accuracy:.1f}",

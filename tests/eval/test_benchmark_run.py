@@ -4,8 +4,10 @@ import asyncio
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from hypereyes_jax.data.benchmarks import BENCHMARKS
 from hypereyes_jax.env.chat.client import ChatEndpoint, ChatError
@@ -24,6 +26,7 @@ from hypereyes_jax.eval.benchmark_table import (
     PAPER,
     Cell,
     Row,
+    measures_table,
     own_row,
     paper_rows,
     paper_source,
@@ -84,6 +87,24 @@ async def test_means_interval_own_score_and_cost_by_hand(tmp_path):
     assert summary.published_score == "F1"
     assert summary.cost == pytest.approx(1.5 / 5)
     assert summary.cas == pytest.approx(100 * 0.8**2 / (summary.kilo_tokens + 2 * summary.turns + 1))
+
+
+async def test_a_question_without_a_right_option_has_no_own_score_and_the_table_says_how_many_have(tmp_path):
+    lettered = replace(question("a"), meta={"letter": "B", "options": ["A. Chad", "B. norway"]})
+    asked = OpenBenchmark("livevqa", BENCHMARKS["livevqa"], ("a", "b"), [lettered, question("b")], choices=True)
+
+    async def play(questions, on_end):
+        played = [trajectory(each.id) for each in questions]
+        played = [replace(t, result=replace(t.result, question=q)) for t, q in zip(played, questions, strict=True)]
+        for number, each in enumerate(played):
+            on_end(number, each)
+        return played
+
+    summary = await evaluate_benchmark(play, asked, Judge(), tmp_path / "r.jsonl", visual_tokens=lambda image: 1)
+    assert (summary.n, summary.published, summary.published_n) == (2, 1.0, 1)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(measures_table([summary]))
+    assert "100.0 letter (n 1)" in console.file.getvalue()
 
 
 async def test_the_same_call_asks_only_what_is_open(tmp_path):

@@ -87,7 +87,10 @@ class SquadMatch:
 
 @dataclass(frozen=True)
 class LetterMatch:
-    """The letter of the right option, or its text; for a question asked with its options."""
+    """The letter of the right option, or its text; for a question asked with its options.
+
+    None for one of which no right option is known: nobody can say then what a letter is worth.
+    """
 
     @property
     def name(self) -> str:
@@ -96,7 +99,7 @@ class LetterMatch:
     async def judge(self, question: Question, answer: str | None) -> bool | None:
         right = str(question.meta.get(LETTER, ""))
         options = [str(option) for option in question.meta.get(OPTIONS, ())]
-        return bool(right) and chosen_letter(answer or "", options) == right.upper()
+        return chosen_letter(answer or "", options) == right.upper() if right else None
 
 
 def chosen_letter(answer: str, options: Sequence[str]) -> str:
