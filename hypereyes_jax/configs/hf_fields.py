@@ -30,6 +30,10 @@ _INERT = frozenset(
     "remove_invalid_values renormalize_logits repetition_penalty return_dict_in_generate stop_strings suppress_tokens "
     "temperature top_k top_p typical_p".split()
 )
+_DTYPES = (
+    *("bfloat16", "float16", "float32", "float64", "half", "float", "double", "float8_e4m3fn", "float8_e5m2"),
+    *("uint8", "int8"),
+)
 _INERT_PREFIXES = ("unsloth_",)  # a tool's own marks
 
 # Fields of any section that may only say what is computed anyway.
@@ -103,6 +107,10 @@ def read_fields(raw: Mapping[str, Any]) -> tuple[Fields, Fields, Fields]:
         if name not in left:
             raise ValueError(f"it has no {name}, in which Qwen3-VL has what describes that part of the model")
     text_raw, vision_raw = (_section(left, name) for name in ("text_config", "vision_config"))
+    for section, part in (("", left), ("text_config.", text_raw), ("vision_config.", vision_raw)):
+        for name in ("dtype", "torch_dtype"):
+            if part.get(name) not in (None, *_DTYPES):  # at which transformers fails, even for the tokenizer alone
+                raise ValueError(f"{section}{name}={part[name]!r} is no type that weights have, such as 'bfloat16'")
     for name, part in (("text_config", text_raw), ("vision_config", vision_raw)):
         inner = part.get("model_type", model_type)
         if inner is not None and not str(inner).startswith("qwen3_vl"):
@@ -246,8 +254,8 @@ def _token_id(section: str, name: str, value: Any) -> int:
 def _generation_id(section: str, name: str, value: Any) -> int | tuple[int, ...] | None:
     if value is None:
         return None
-    if isinstance(value, list | tuple):
-        return tuple(_token_id(section, name, each) for each in value)
+    if isinstance(value, list | tuple):  # an empty one names none
+        return tuple(_token_id(section, name, each) for each in value) or None
     return _token_id(section, name, value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,19 @@ def check_image_processor(directory: Directory, config: Qwen3VLConfig) -> None:
                 )
 
 
+def check_companions(directory: Directory, names: Iterable[str] = (_IMAGES, _VIDEOS, _GENERATION, _PROCESSOR)) -> None:
+    """Raises CheckpointError naming a damaged file among those that are copied to what is trained from a checkpoint,
+    which transformers could not open for its sake; by default of those that are not the tokenizer's."""
+    for name in names:
+        if name.endswith(".json"):
+            _read(directory, name)
+        elif directory.exists(name):
+            try:
+                directory.read_bytes(name).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise _damaged(directory, name, error) from error
+
+
 def write_companions(base: Directory, out: Path, config: Qwen3VLConfig, pixels: Pixels | None) -> None:
     """Copies `base`'s companion files to `out`, and writes those that transformers needs and `base` lacks.
 
@@ -92,6 +106,7 @@ def write_companions(base: Directory, out: Path, config: Qwen3VLConfig, pixels: 
 
     Raises CheckpointError naming a damaged file of `base`.
     """
+    check_companions(base, COMPANION_FILES)
     for name in COMPANION_FILES:
         if base.exists(name):
             (out / name).write_bytes(base.read_bytes(name))

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing, writing_directory
-from hypereyes_jax.models.companions import COMPANION_FILES, write_companions
+from hypereyes_jax.models.companions import COMPANION_FILES, check_companions, write_companions
 from hypereyes_jax.models.hub import locate
 from hypereyes_jax.models.lora import Lora, load_peft, merge
 from hypereyes_jax.models.qwen3_vl import Params, load_hf, save_hf
@@ -50,6 +50,7 @@ def export_merged(
     out = Path(os.path.realpath(out))  # of a link, what it leads to gets the model
     if isinstance(base, Path) and os.path.realpath(out) == os.path.realpath(base):
         raise ValueError(f"{out} is the base model itself; choose another directory")
+    check_companions(open_directory(base), COMPANION_FILES)  # before the weights, which may take long
     config, params = load_hf(base, dtype)
     if lora is not None:
         params = merge(params, lora if isinstance(lora, Lora) else load_peft(lora, config))

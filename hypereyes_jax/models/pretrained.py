@@ -21,6 +21,7 @@ from hypereyes_jax.files import refuse_irregular, writing_directory
 from hypereyes_jax.models.companions import (
     TOKENIZER_FILES,
     Pixels,
+    check_companions,
     check_image_processor,
     processor_template,
     write_companions,
@@ -77,6 +78,7 @@ def load_model(
     _, model_config = read_model_config(directory)
     chat = load_chat_format(directory)  # before the weights: its files are small, and as easily damaged
     config = with_tokenizer(model_config, chat, directory)
+    check_companions(directory)
     check_image_processor(directory, config)
     sharding = None if mesh is None else param_shardings(model_config, mesh)
     _, params = load_hf(path, dtype, sharding)

@@ -157,6 +157,11 @@ def test_what_is_inert_or_agrees_changes_nothing(raw):
     assert Qwen3VLConfig.from_hf(raw) == PRESETS["8b"]
 
 
+def test_an_empty_list_of_ids_that_end_a_sequence_names_none():
+    assert HUB["text_config"]["eos_token_id"] == Qwen3VLConfig.from_hf(changed("", eos_token_id=[])).eos_token_id
+    assert Qwen3VLConfig.from_hf(changed("text_config", eos_token_id=[])).eos_token_id is None
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
@@ -214,6 +219,9 @@ def test_what_is_inert_or_agrees_changes_nothing(raw):
         (changed("", rms_norm_eps=1e-5), "rms_norm_eps=1e-05 contradicts"),
         (changed("", text_config=None), "text_config=None is not an object"),
         (changed("", tie_word_embeddings=None), "tie_word_embeddings=None"),
+        (changed("", dtype="auto"), "^dtype='auto' is no type that weights have"),
+        (changed("text_config", torch_dtype="torch.bfloat16"), "^text_config.torch_dtype='torch.bfloat16' is no type"),
+        (changed("vision_config", dtype={"": "bfloat16"}), "^vision_config.dtype=.* is no type"),
     ],
 )
 def test_numbers_and_claims_that_cannot_be_are_refused_by_name(raw, message):

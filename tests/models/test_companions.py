@@ -13,6 +13,7 @@ import transformers
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.companions import check_image_processor, processor_pixels, write_companions
+from hypereyes_jax.models.export import export_merged
 from hypereyes_jax.models.pretrained import load_chat_format, load_model
 from hypereyes_jax.models.storage import open_directory
 from tests.processing.test_chat import TEMPLATE, THINKING
@@ -131,3 +132,24 @@ def test_a_tokenizer_that_can_not_encode_has_one_sentence(tmp_path):
     settings = json.loads((BASE / "tokenizer_config.json").read_text()) | {"tokenizer_class": "CLIPTokenizer"}
     with pytest.raises(UserError, match=r"tokenizer\.json is damaged, or no tokenizer of Qwen3-VL"):
         load_chat_format(written(tmp_path / "base", {"tokenizer_config.json": settings}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("generation_config.json", b"["),
+        ("generation_config.json", b"[]"),
+        ("video_preprocessor_config.json", b""),
+        ("special_tokens_map.json", b"{"),
+        ("chat_template.jinja", b"\xff\xfe{"),
+    ],
+)
+def test_a_damaged_file_that_would_be_copied_is_named_before_the_weights_are_read(tmp_path, name, content):
+    base = shutil.copytree(str(resources.files("hypereyes_jax.assets") / "base"), tmp_path / "base")
+    (base / name).write_bytes(content)
+    (base / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        export_merged(base, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=f"{name} is damaged|can't be used|no tokenizer"):
+        load_model(base)

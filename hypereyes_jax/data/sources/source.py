@@ -25,6 +25,7 @@ from hypereyes_jax.data.sources.locate import is_object, locate
 from hypereyes_jax.data.sources.media import Media, picture_of_name
 from hypereyes_jax.data.sources.objects import ObjectRows, object_rows
 from hypereyes_jax.data.sources.question_rows import REFERENCE, QuestionRow, question_rows
+from hypereyes_jax.data.sources.splits import incomplete_shards
 from hypereyes_jax.data.sources.types import BadRow, Place, Row, RowError, Rows, SourceOptions, SourceReport
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.errors import UserError
@@ -442,6 +443,8 @@ def _files(source: str | Path | Sequence[Any], options: SourceOptions, report: S
         yield _File(rows, name, "row", _media(options.image_root, options))
         return
     location = locate(str(source), options)
+    if [file.name for file in location.files] != [str(source)]:  # one that is named is meant alone
+        report.incomplete = tuple(incomplete_shards(file.name for file in location.files))
     report.split, report.other_splits, report.unread_files = location.split, location.others, location.unread
     for file, stem in zip(location.files, _stems([file.name for file in location.files]), strict=True):
         media = _media(options.image_root or file.root, options, None if options.image_root else file.fetch)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,6 +17,7 @@ _WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+_SHARD = re.compile(r"(.+)-\d{2,6}-of-(\d{2,6})(?=[-.]|$)[^/]*$")
 _EDGE = r"[/._\-= 0-9]"
 
 
@@ -27,6 +29,16 @@ class SplitFiles(Generic[File]):
     split: str = ""  # "" where the names tell of none
     others: tuple[str, ...] = ()  # files that are not read, since they are of other splits
     unread: tuple[str, ...] = ()  # data files that are not read, since they are of another format, or compressed
+
+
+def incomplete_shards(names: Iterable[str]) -> list[str]:
+    """A clause on each set of files that number themselves (train-00000-of-00003.parquet) and are not all there."""
+    counts = Counter((match[1], match[2]) for name in names if (match := _SHARD.search(name)))
+    return [
+        f"of the {int(total)} files {stem}-*-of-{total} only {count} are there"
+        for (stem, total), count in counts.items()
+        if count < int(total)
+    ]
 
 
 def of_split(files: Sequence[File], split: str, name: Callable[[File], str]) -> list[File]:

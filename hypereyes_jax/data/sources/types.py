@@ -136,6 +136,8 @@ class SourceReport:
 
     unread_files: tuple[str, ...] = ()  # of other formats, or compressed, beside those that are read
 
+    incomplete: tuple[str, ...] = ()  # clauses on files that count themselves and are not all there
+
     def add_bad(self, error: RowError) -> None:
         self.bad[error.kind] += 1
         self.first_bad.setdefault(error.kind, error)
@@ -169,6 +171,7 @@ class SourceReport:
             for name in self.pictures_unread
         ]
         sentences += self.ids_in_words()
+        sentences += [f"{clause}: fetch the others, unless a part is meant" for clause in self.incomplete]
         if self.unread_files:
             sentences.insert(0, f"not read, as they have another format or are compressed: {_few(self.unread_files)}")
         if self.other_splits:

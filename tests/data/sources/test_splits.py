@@ -279,3 +279,17 @@ def test_a_card_that_says_nothing_of_the_files_leaves_it_to_their_names(folder, 
     (folder / "README.md").write_text(card)
     with open_questions(folder) as questions:
         assert questions.ids == ("0",)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", "-0a1b2c.jsonl"])
+def test_shards_that_are_not_all_there_are_told(tmp_path, ending):
+    for number in (0, 2):
+        (tmp_path / f"train-{number:05}-of-00003{ending}").write_text('{"question": "?", "answer": "x"}\n')
+    with open_questions(tmp_path) as questions:
+        (told,) = questions.report.left_out()
+        assert told.endswith("train-*-of-00003 only 2 are there: fetch the others, unless a part is meant")
+    with open_questions(tmp_path / f"train-00000-of-00003{ending}") as questions:
+        assert not questions.report.left_out()
+    (tmp_path / f"train-00001-of-00003{ending}").write_text('{"question": "?", "answer": "x"}\n')
+    with open_questions(tmp_path) as questions:
+        assert not questions.report.left_out()
