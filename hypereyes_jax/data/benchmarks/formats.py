@@ -10,6 +10,7 @@ from typing import Any
 
 from hypereyes_jax.data.benchmarks.types import ReadOptions
 from hypereyes_jax.data.sources.columns import Fields
+from hypereyes_jax.data.sources.conversation_marks import is_cipher
 from hypereyes_jax.data.sources.fields import answers_of, id_of, listed_in, pictures_in, text_of
 from hypereyes_jax.data.sources.media import picture
 from hypereyes_jax.data.sources.options import lettered_lines, options_of, right_option
@@ -97,6 +98,8 @@ def mmsearch_plus(row: Row, default_id: str, options: ReadOptions) -> list[Quest
     """A row of MMSearch-Plus, decrypted; a row that was saved decrypted is taken as it is."""
     question = text_of(row.get("question"), "question")
     plain = decrypt(question)
+    if plain is None and is_cipher(question.strip()):
+        raise BadRow("not decrypted", f"its question is encrypted by another word than {_CANARY!r}")
     value = listed_in(row.get("answer"))
     answers = list(value) if isinstance(value, list | tuple) else [value]
     if plain is not None:

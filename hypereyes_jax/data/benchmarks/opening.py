@@ -22,6 +22,8 @@ from hypereyes_jax.data.benchmarks.types import (
     default_id,
 )
 from hypereyes_jax.data.sources.formats import open_rows
+from hypereyes_jax.data.sources.question_rows import QuestionRow
+from hypereyes_jax.data.sources.splits import incomplete_shards
 from hypereyes_jax.data.sources.types import BadRow, Place, SourceOptions, SourceReport
 from hypereyes_jax.env.judging.llm_judge import RULES
 from hypereyes_jax.errors import UserError
@@ -159,7 +161,8 @@ def open_benchmark(
     files = [File(path, open_rows(path, str(path), reading), _media(path, reading)) for path in paths]
     entries: list[BenchmarkEntry] = []
     places: dict[str, Place] = {}
-    report = SourceReport()
+    copies = _Copies()
+    report = SourceReport(incomplete=tuple(incomplete_shards(map(str, paths))) if data.is_dir() else ())
 
     def refuse(place: Place, bad: BadRow, cure: str) -> None:
         if reading.bad_rows == "refuse":
@@ -181,6 +184,11 @@ def open_benchmark(
                     why = f"the id {question.id!r} stands at {places[question.id]}, too"
                     refuse(place, BadRow("id used twice", why), "Remove one of them.")
                     continue
+                # of a set without ids, as a cache that holds two versions of it has each row
+                if question.id == default_id(file, index) and (other := copies.of(question, place)) is not None:
+                    why = f"the same question stands at {other}, too"
+                    refuse(place, BadRow("question in two files", why), "Give one copy of the files.")
+                    continue
                 places[question.id] = place
                 entries.append(BenchmarkEntry(question.id, question.kind, number, index, part))
     if not entries:
@@ -189,6 +197,19 @@ def open_benchmark(
         raise UserError(f"{data} holds no question of {spec.title}{why}. Give the folder of its published files.")
     benchmark = Benchmark(spec, files, entries, options, report)
     return benchmark if subset is None else _selected(benchmark, read_subset(subset), subset)
+
+
+class _Copies:
+    """Where each question stands, by its content."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[object, ...], Place] = {}
+
+    def of(self, question: QuestionRow, place: Place) -> Place | None:
+        """Where the same question stands in another file; None if it stands there for the first time."""
+        paths = (picture.value for picture in question.pictures if isinstance(picture.value, str))
+        other = self._places.setdefault((question.text, question.answers, *paths), place)
+        return other if other.file != place.file else None
 
 
 def read_subset(path: Path) -> tuple[str, ...]:

@@ -504,6 +504,27 @@ def test_answers_of_mmsearch_plus_may_stand_in_a_text(tmp_path, answer):
     assert open_benchmark("mmsearch-plus", tmp_path)[0].answers == ("Zoë", "Zoe")
 
 
+def test_mmsearch_plus_encrypted_by_another_word_is_told(tmp_path):
+    cipher = base64.b64encode(bytes(range(120, 180))).decode()
+    mmsearch_plus(tmp_path / "set", lambda _: cipher)
+    with pytest.raises(UserError, match="its question is encrypted by another word than 'MMSearch-Plus'"):
+        open_benchmark("mmsearch-plus", tmp_path)
+
+
+def test_two_copies_of_a_set_without_ids_are_not_asked_twice(tmp_path):
+    for name in ("0a1b", "2c3d"):  # versions in the cache of `datasets`
+        mmsearch_plus(tmp_path / name)
+    (tmp_path / "2c3d" / "data-00000-of-00001.arrow").rename(tmp_path / "2c3d" / "train.arrow")
+    with pytest.raises(UserError, match=r"the same question stands at .*0a1b.*Give one copy of the files"):
+        open_benchmark("mmsearch-plus", tmp_path)
+
+
+def test_shards_of_a_benchmark_that_are_not_all_there_are_told(tmp_path):
+    pq.write_table(pa.Table.from_pylist([fvqa_row()]), tmp_path / "test-00000-of-00002.parquet")
+    (told,) = open_benchmark("fvqa", tmp_path).report.left_out()
+    assert told.startswith("of the 2 files")
+
+
 def test_the_cipher_by_hand():
     first = hashlib.sha256(b"MMSearch-Plus").digest()[0]
     assert decrypt(base64.b64encode(bytes([ord("A") ^ first])).decode()) == "A"
