@@ -39,7 +39,7 @@ _WRITES = ("questions.jsonl", "synth_wikidata.json", "parts", "graph.sqlite")
 @dataclass(frozen=True)
 class SynthWikidataConfig:
     dump: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE [FILE ...]")]
-    """A JSON dump (plain, gz or bz2) or, with --sparql, files of saved query results."""
+    """A JSON dump (plain, gz, bz2 or xz) or, with --sparql, files of saved query results."""
     out: Path = Path("runs/wikidata")
     """The folder for the graph, questions.jsonl and a summary."""
     count: int = 100

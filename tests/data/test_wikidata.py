@@ -1,7 +1,9 @@
 """Wikidata: the dump as a graph, walks whose constraints leave one entity, and questions in words."""
 
 import bz2
+import gzip
 import json
+import lzma
 from collections import Counter
 
 import numpy as np
@@ -255,6 +257,54 @@ def test_damage_is_told_and_what_was_read_is_kept(tmp_path, rows):
     (tmp_path / "no.sqlite").write_text("not a database, but long enough to be looked at " * 30)
     with pytest.raises(UserError, match="can't be used as a graph"):
         Graph(tmp_path / "no.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (DumpConfig(classes=("Q999", "Q998")), "has a label in 'en' and is an instance of Q999 or Q998"),
+        (DumpConfig(language="xx"), "has a label in 'xx'"),
+        (DumpConfig(min_sitelinks=500), "and has 500 pages on Wikipedias or more"),
+    ],
+)
+def test_a_dump_of_which_nothing_is_kept_is_told_with_what_was_asked_for(tmp_path, rows, config, why):
+    write_dump(tmp_path / "d.json", iter(rows))
+    for _ in range(2):  # the same command again says the same
+        with Graph(tmp_path / "g.sqlite") as graph, pytest.raises(UserError, match=f"d.json has no item that .*{why}"):
+            read_dump(tmp_path / "d.json", graph, config)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "has no item that"),
+        (b'{"entities": {"Q1": {"id": "Q1"}}}', "has no item that"),
+        (b'[\n{"id": "Q1", "labels": {"en": "A"}, "claims": {"P31": ["Q5"]}}\n]', "line 2 is an entity .* simplified"),
+        (b'[\n {\n  "id": "Q1"\n }\n]', "entities over several lines.* jq -c"),
+        (b"7z\xbc\xaf\x27\x1c rest", "compressed by zip, 7z or zstd"),
+    ],
+)
+def test_what_is_no_dump_is_told_by_what_it_is(tmp_path, content, why):
+    (tmp_path / "d.json").write_bytes(content)
+    with Graph(tmp_path / "g.sqlite") as graph, pytest.raises(UserError, match=why):
+        read_dump(tmp_path / "d.json", graph)
+
+
+def test_a_dump_in_xz_and_a_code_of_a_language_in_capitals_are_read(tmp_path, rows):
+    write_dump(tmp_path / "d.json", iter(rows))
+    (tmp_path / "d.json.xz").write_bytes(lzma.compress((tmp_path / "d.json").read_bytes()))
+    with Graph(tmp_path / "g.sqlite") as graph:
+        assert read_dump(tmp_path / "d.json.xz", graph, DumpConfig(language="EN"))["entity"] == len(rows) - 8
+    (tmp_path / "d.json.xz").write_bytes(lzma.compress((tmp_path / "d.json").read_bytes())[:-100])
+    with Graph(tmp_path / "h.sqlite") as graph, pytest.raises(UserError, match="cut short or damaged"):
+        read_dump(tmp_path / "d.json.xz", graph)
+
+
+def test_results_that_are_compressed_are_told_in_one_line(tmp_path):
+    (tmp_path / "r.json").write_bytes(gzip.compress(b"{}" * 10_000, 0))
+    with Graph(tmp_path / "g.sqlite") as graph, pytest.raises(UserError) as caught:
+        read_sparql(tmp_path / "r.json", graph)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_dump_that_ends_between_two_lines_or_streams_is_cut_short(tmp_path, rows):

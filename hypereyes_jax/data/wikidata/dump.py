@@ -1,7 +1,8 @@
 """Reading a Wikidata JSON dump: streamed, filtered, in bounded memory, going on where it was stopped.
 
-A dump is a JSON array with an entity a line, in gz, bz2 or plain. It is read twice: for the statements of the entities
-that are kept, then for the labels of the items that these point to; and once before, where subclasses are asked for.
+A dump is a JSON array with an entity a line, in gz, bz2, xz or plain. It is read twice: for the statements of the
+entities that are kept, then for the labels of the items that these point to; and once before, where subclasses are
+asked for.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 import re
 import zlib
 from codecs import BOM_UTF8
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from hypereyes_jax.data.wikidata.graph import Graph, Named
-from hypereyes_jax.data.wikidata.statements import SUBCLASS, WikidataEntity, read_entity, read_subclasses
+from hypereyes_jax.data.wikidata.statements import SUBCLASS, WikidataEntity, is_simplified, read_entity, read_subclasses
 from hypereyes_jax.env.web.untrusted import parse_json
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import refuse_irregular
@@ -83,7 +85,16 @@ def read_dump(
     if graph.progress().get("labels") != "done":
         _read_labels(path, graph, config, int(before.get("labels", 0)), advance)
     graph.finish()
-    return graph.counts()
+    counts = graph.counts()
+    if not counts["entity"]:
+        kept = [f"has a label in {config.language!r}"]
+        kept += [f"is an instance of {' or '.join(config.classes)}"] if config.classes else []
+        kept += [f"has {config.min_sitelinks} pages on Wikipedias or more"] if config.min_sitelinks else []
+        raise UserError(
+            f"{path} has no item that {' and '.join(kept)}. Its lines must be items as Wikidata's JSON dumps have "
+            "them, with labels, claims and sitelinks. Give another one, or other settings, and another --out."
+        )
+    return counts
 
 
 def _class_number(name: str) -> int:
@@ -207,6 +218,9 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
                 if number <= start:
                     continue
                 text = line.removeprefix(BOM_UTF8).strip().removesuffix(b",")
+                if number <= 2 and text in (b"{", b"[{"):
+                    cure = "Write it again: jq -c '.[]' FILE > FILE.jsonl"
+                    raise UserError(f"{path} has its entities over several lines, where a dump has one a line. {cure}.")
                 if text.startswith(b"{"):
                     yield number, text
                 elif text not in (b"[", b"]", b""):
@@ -215,7 +229,7 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
                     )
             if is_open:  # as if it ended where one of several compressed streams, or a line, does
                 raise EOFError("its last line is not ]")
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(
             f"{path} is cut short or damaged ({error}). Download it again; what was read is kept."
         ) from None
@@ -224,19 +238,28 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
 def _opened(path: Path) -> IO[bytes]:
     refuse_irregular(path)
     with open(path, "rb") as file:
-        head = file.read(3)
-    if head[:2] == b"\x1f\x8b":
+        head = file.read(6)
+    if head.startswith(b"\x1f\x8b"):
         return gzip.open(path, "rb")  # type: ignore[return-value]
-    if head == b"BZh":
+    if head.startswith(b"BZh"):
         return bz2.open(path, "rb")
+    if head == b"\xfd7zXZ\0":
+        return lzma.open(path, "rb")
+    if head.startswith((b"PK\x03\x04", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")):
+        raise UserError(f"{path} is compressed by zip, 7z or zstd. Give a dump in gz, bz2 or xz, or unpack it.")
     return open(path, "rb")
 
 
 def _parsed(path: Path, number: int, line: bytes) -> object:
     try:
-        return parse_json(line.decode("utf-8"))
+        value = parse_json(line.decode("utf-8"))
     except ValueError as error:
         raise UserError(f"{path}, line {number} is not JSON ({error}). Download the dump again.") from None
+    if is_simplified(value):  # nothing of which would be kept
+        raise UserError(
+            f"{path}, line {number} is an entity that a tool has simplified. Give the dump as Wikidata has it."
+        )
+    return value
 
 
 def _size(path: Path) -> int:

@@ -52,9 +52,10 @@ def read_sparql(path: Path, graph: Graph, columns: Mapping[str, str] | None = No
     try:
         rows, variables = _bindings(parse_json(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a table of SPARQL results in JSON ({error!r}). Save a SELECT query's."
-        ) from None
+        why = (
+            repr(error)[:200] if isinstance(error, KeyError) else str(error)[:200]
+        )  # a repr of bytes holds all of them
+        raise UserError(f"{path} is not a table of SPARQL results in JSON ({why}). Save a SELECT query's.") from None
     missing = [names[name] for name in ("s", "p", "o") if names[name] not in variables]
     if missing or not isinstance(rows, list):
         raise UserError(

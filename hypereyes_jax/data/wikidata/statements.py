@@ -67,6 +67,12 @@ def read_entity(value: Any, language: str) -> WikidataEntity | None:
     )
 
 
+def is_simplified(value: Any) -> bool:
+    """Whether an entity is as tools that shorten dumps write it: labels are texts, and claims are values."""
+    labels = value.get("labels") if isinstance(value, dict) else None
+    return isinstance(labels, dict) and any(isinstance(text, str) for text in labels.values())
+
+
 def read_subclasses(value: Any) -> list[tuple[int, int]]:
     """(class, the class above it) of an item of a dump, be it without a label."""
     number = number_of(value.get("id")) if isinstance(value, dict) else None
@@ -132,6 +138,7 @@ def _value(statement: Mapping[str, Any]) -> int | float | None:
 
 def _languages(language: str) -> tuple[str, ...]:
     """Where a text in a language may stand: itself, what it is a variant of, and what holds for all languages."""
+    language = language.lower()  # as Wikidata writes its codes
     return tuple(dict.fromkeys((language, language.partition("-")[0], _ALL_LANGUAGES)))
 
 
