@@ -1,6 +1,7 @@
 """Photo sets in their published layouts."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -525,3 +526,38 @@ def test_boxes_that_are_not_finite_are_refused(tmp_path, value):
     path.mkdir()
     with pytest.raises(UserError, match=r"Abyssinian_100\.xml is not an annotation"):
         open_photos("pets", root)
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("n02085620", "n02085782"), ("class_1", "class_2")])
+def test_classes_without_names_are_told(tmp_path, names):
+    for name in names:
+        photo_folders.photo(tmp_path / name / "1.png")
+    with pytest.raises(UserError, match=rf"have no names but {names[0].replace('_', ' ')}, .*Give the folders"):
+        open_photos("folders", tmp_path)
+
+
+def test_folders_of_one_name_but_for_its_spelling_are_one_class(tmp_path):
+    for name in ("Épagneul", unicodedata.normalize("NFD", "Épagneul"), "épagneul", "dog"):
+        photo_folders.photo(tmp_path / name / "1.png")
+    photos = open_photos("folders", tmp_path)
+    assert [len(photos.by_class[name]) for name in photos.classes] == [1, 3]
+
+
+def test_a_class_in_several_folders_is_told(tmp_path):
+    for name in ("cats/front", "cats/side", "dogs/front", "dogs/side"):
+        photo_folders.photo(tmp_path / name / "1.png")
+    (note,) = open_photos("folders", tmp_path).notes
+    assert note.startswith(
+        "2 of 2 classes have photos in several folders, such as 'front' in cats/front and dogs/front"
+    )
+    for split in ("train", "test"):
+        photo_folders.photo(tmp_path / "split" / split / "cat" / "1.png")
+        photo_folders.photo(tmp_path / "split" / split / "dog" / "1.png")
+    assert not open_photos("folders", tmp_path / "split").notes
+
+
+def test_a_link_to_a_folder_above_makes_no_photo_twice(tmp_path):
+    for name in ("cat", "dog"):
+        photo_folders.photo(tmp_path / name / "1.png")
+    (tmp_path / "cat" / "all").symlink_to(tmp_path)
+    assert len(open_photos("folders", tmp_path).photos) == 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,30 +42,47 @@ def folders(root: Path) -> PhotoSet:
     if not root.is_dir():
         raise UserError(f"there is no folder {root}. Give one with a folder a class.")
     unread: Counter[str] = Counter()
-    photos = [
-        Photo(path, _plain_name(label), split)
-        for label, split, paths in _classes(list(_with_photos(root, (), unread)))
-        for path in paths
-    ]
+    photos: list[Photo] = []
+    spellings: dict[str, str] = {}  # folders of one name but for its case are of one class
+    places: dict[str, set[Path]] = {}
+    for label, split, paths in _classes(list(_with_photos(root, (), unread, set()))):
+        name = _plain_name(label)
+        name = spellings.setdefault(name.casefold(), name)
+        photos += (Photo(path, name, split) for path in paths)
+        places.setdefault(name, set()).update(path.parent for path in paths if not split)
     if not photos:
         cure = unpack_first(root) or "Give a folder that has a folder a class."
         others = f" in a format that is read, only {', '.join(sorted(unread))}" if unread else ""
         raise UserError(f"{root} has no folder with photos in it{others}. {cure}")
     formats = ", ".join(f"{count} {suffix}" for suffix, count in sorted(unread.items()))
     note = f"photos in other formats are left out ({formats}): convert them to JPEG or PNG"
-    return PhotoSet(root.name, "class", _licence(root), tuple(photos), notes=(note,) if unread else ())
+    notes = [note] if unread else []
+    several = {name: sorted(folders) for name, folders in places.items() if len({each.parent for each in folders}) > 1}
+    if several:
+        name, (one, other, *_) = next(iter(several.items()))
+        notes.append(
+            f"{len(several)} of {len(places)} classes have photos in several folders, such as {name!r} in "
+            f"{one.relative_to(root)} and {other.relative_to(root)}: these are taken for one class"
+        )
+    return PhotoSet(root.name, "class", _licence(root), tuple(photos), notes=tuple(notes))
 
 
-def _with_photos(folder: Path, parts: tuple[str, ...], unread: Counter[str]) -> Iterator[_Folder]:
-    """The folders below one that hold photos; counts files of other formats by their suffix."""
+def _with_photos(folder: Path, parts: tuple[str, ...], unread: Counter[str], above: Set[str]) -> Iterator[_Folder]:
+    """The folders below one that hold photos; counts files of other formats by their suffix.
+
+    above: the folders that this one is in, which a link in it may lead to again.
+    """
     photos = []
+    here = os.path.realpath(folder)
+    if here in above:
+        return
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name == "__MACOSX":  # what programs leave beside photos
             continue
         suffix = path.suffix.lower()
         if path.is_dir():
             if len(parts) < _LEVELS:
-                yield from _with_photos(path, (*parts, path.name), unread)
+                yield from _with_photos(path, (*parts, path.name), unread, above | {here})
         elif suffix in _SUFFIXES:
             photos.append(path)
         elif suffix in _OTHER_FORMATS and parts:
@@ -99,7 +118,7 @@ def _is_around(names: set[str]) -> bool:
 
 def _plain_name(folder: str) -> str:
     """A class as one says it, without the number that puts folders in order."""
-    return _NUMBER.sub("", folder, count=1).replace("_", " ").strip()
+    return _NUMBER.sub("", unicodedata.normalize("NFC", folder), count=1).replace("_", " ").strip()
 
 
 def _licence(root: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypereyes_jax.data.photos.locate import unpack_first
 from hypereyes_jax.data.photos.parquet_boxes import RowBox, box_of_row, pixel_boxes
 from hypereyes_jax.data.photos.types import Photo, PhotoSet, RowOfFile
 from hypereyes_jax.data.sources.formats import open_rows
-from hypereyes_jax.data.sources.splits import split_of_name
+from hypereyes_jax.data.sources.splits import incomplete_shards, split_of_name
 from hypereyes_jax.data.sources.table_rows import class_names
 from hypereyes_jax.data.sources.types import BadRow, SourceOptions
 from hypereyes_jax.errors import UserError
@@ -27,6 +28,7 @@ PHOTO_SETS: dict[str, Callable[[Path], PhotoSet]] = {
     "folders": folders,
 }
 _LABELS = ("label_name", "label", "variant")  # the last in copies of FGVC-Aircraft
+_NO_NAME = re.compile(r"(?:class|label|category)?[ _-]*\d+|n\d{8}", re.IGNORECASE)  # numbers, and ImageNet's ids
 _ABOUT = {  # of the parquet copies, which carry neither: what a class is, and the licence of the original
     "cub": ("bird species", "images for non-commercial research and education only"),
     "flowers": ("flower species", "not stated by the authors"),
@@ -57,6 +59,12 @@ def open_photos(name: str, root: Path) -> PhotoSet:
     if len(photos.classes) < 2:
         raise UserError(
             f"{root} has photos of {len(photos.classes)} classes, and a question needs two. Give the whole set."
+        )
+    if all(map(_NO_NAME.fullmatch, photos.classes)):
+        names = ", ".join(photos.classes[:5])
+        raise UserError(
+            f"the classes of {root} have no names but {names}, ..., and nothing can be searched or asked about these. "
+            "Give the folders, or the labels, the names of what they show."
         )
     return photos
 
@@ -111,7 +119,8 @@ def _from_parquet(name: str, root: Path, paths: list[Path]) -> PhotoSet:
     bare = [replace(photo, banner=0) for photo in photos]  # boxes are of the whole photo
     pixels, note = pixel_boxes(boxes, lambda place: unboxed.open(bare[place]).size, from_tfds)
     photos = [replace(photo, box=box) for photo, box in zip(photos, pixels, strict=True)]
-    return replace(unboxed, photos=tuple(photos), notes=(note,) if note else ())
+    notes = [*([note] if note else []), *incomplete_shards(map(str, paths))]
+    return replace(unboxed, photos=tuple(photos), notes=tuple(notes))
 
 
 def _class_names(path: Path) -> dict[str, list[str]]:
