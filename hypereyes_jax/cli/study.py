@@ -20,6 +20,7 @@ from typing import Annotated
 
 import tyro
 
+from hypereyes_jax.cli.inputs import refuse_missing_checkpoint, refuse_missing_inputs
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.study.types import StudyName, StudyOptions
 
@@ -50,6 +51,19 @@ def check(config: StudyConfig) -> None:
         )
 
 
+def refuse_missing_files(options: StudyOptions) -> None:
+    """Raises UserError for a checkpoint or data that should be on this machine and are not: a step reads them hours
+    later."""
+    from hypereyes_jax.data.sources.locate import refuse_missing
+
+    refuse_missing_inputs(options)
+    for option, place in (("--policy", options.policy), ("--vanilla-teacher", options.vanilla_teacher)):
+        if place:
+            refuse_missing_checkpoint(option, place)
+    for source in options.other_demonstrations.values():
+        refuse_missing(source)
+
+
 def run(config: StudyConfig) -> int:
     from hypereyes_jax.runs.terminal import Terminal
     from hypereyes_jax.study.execution import execute, shell_line
@@ -63,6 +77,7 @@ def run(config: StudyConfig) -> int:
         for step in study.open_steps():
             print(shell_line(step.words) if step.words else f"# {step.name}: made by `hypereyes study {study.name}`")
         return 0
+    refuse_missing_files(options)
     print(f"{study.name}: {len(study.open_steps())} of {len(study.steps)} steps are left to do")
     logs = options.out / "logs"
     tell = partial(print, flush=True)

@@ -16,16 +16,16 @@ from hypereyes_jax.errors import SettingError
 
 # Counts of which there must be some. Others may be 0, which mostly leaves something out.
 _AT_LEAST_ONE = frozenset(
-    "attempts batch checkpoint_every group in_flight jobs lora_rank max_new_tokens max_steps max_turns prompts samples "
-    "shard_mib shard_rows slots steps turn_tokens".split()
+    "attempts batch checkpoint_every group in_flight jobs lora_rank max_new_tokens max_steps max_turns prompts "
+    "rl_candidates samples sft_questions shard_mib shard_rows shuffles slots steps test_questions turn_tokens".split()
 )
 _SHARES = frozenset(("min_p",))  # of a whole
 _SHARES_BELOW_ONE = frozenset(("b1", "b2", "dropout"))  # what is left of the whole is divided by
 _SHARES_ABOVE_ZERO = frozenset(("eval_top_p", "share", "top_p"))
 _PORTS = frozenset(("port", "image_port"))
-_ANY_SIGN = frozenset(("seed", "seeds", "sampling_seed", "text_min_score"))
+_ANY_SIGN = frozenset(("text_min_score",))
 _OF_ANY_SIGN = "reward."  # penalties are negative
-_UNNAMED = ("action.", "reading.")  # groups whose name is not part of their options'
+_UNNAMED = ("action.", "options.", "reading.")  # groups whose name is not part of their options'
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 _MOST = 1 << 63  # what an array holds
 

@@ -166,6 +166,17 @@ def test_a_dry_run_names_an_argument_as_the_usage_does(tmp_path, capsys):
     assert f"RUN {tmp_path / 'gone'}: there is no such" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize(
+    "option", ["questions", "eval-questions", "demonstrations", "checkpoint", "policy", "teacher", "vanilla-teacher"]
+)
+def test_a_study_of_files_that_are_not_there_begins_nothing(tmp_path, capsys, option):
+    gone, out = str(tmp_path / "gone"), str(tmp_path / "out")
+    assert cli.main(["study", "budget", f"--{option}", gone, "--out", out]) == 2
+    assert gone in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert cli.main(["study", "budget", f"--{option}", gone, "--out", out, "--list"]) == 0  # to be run elsewhere
+
+
 def test_a_dry_run_asks_for_no_file_that_is_yet_to_come_and_opens_no_bucket(tmp_path, capsys):
     questions = tmp_path / "questions.jsonl"
     questions.write_text('{"text": "Which flag?", "answers": ["Chad"]}\n')

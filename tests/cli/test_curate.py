@@ -152,6 +152,7 @@ def test_both_sets_stand_in_the_authors_layouts_and_are_read_back(pools, capsys)
         ({"sampling": 3}, "unknown field 'sampling'"),
         ({"necessity": -1}, "necessity must be at least 0"),
         ({"seed": "2020-13-01"}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"tries": 1}, "tries must be at least 2"),
         ({"judge": {"model": "m"}}, "--judge.model names a model at an endpoint"),
         ({"judge": {"rule": "nice"}}, "--judge.rule must be one of"),

@@ -59,6 +59,7 @@ EVAL = ("eval", BASE, "--out", "none", "--splits", "heldout", "--dry-run")
         ((*EVAL, "--search.image-port", "70000"), "--search.image-port must be from 0 to 65535, not 70000."),
         ((*EVAL, "--top-p", "0"), "--top-p must lie above 0 and be at most 1, not 0.0."),
         ((*EVAL, "--context", "1"), "--context must be at least 2, not 1."),
+        ((*SFT, "--settings.seed", "-1"), "--settings.seed must be at least 0, not -1."),
         ((*SFT, "--settings.seed", "1" * 30), f"--settings.seed must be below 2^63, not {'1' * 30}."),
         (
             (*RL, "--reward.prices", "rounds=nan"),
@@ -76,6 +77,8 @@ EVAL = ("eval", BASE, "--out", "none", "--splits", "heldout", "--dry-run")
         (("serve-world", "--port", "70000"), "--port must be from 0 to 65535, not 70000."),
         (("data", "check", "none.jsonl", "--rows", "-1"), "--rows must be at least 0, not -1."),
         (("study", "ablations", "--list", "--jobs", "0"), "--jobs must be at least 1, not 0."),
+        (("study", "ablations", "--list", "--seeds", "-1"), "--seeds must be at least 0, not -1."),
+        (("study", "ablations", "--list", "--test-questions", "0"), "--test-questions must be at least 1, not 0."),
         (("study", "ablations", "--list", "--seeds"), "--seeds needs at least one seed."),
     ],
 )
@@ -87,7 +90,6 @@ def test_a_number_that_can_not_be_is_refused_by_its_option(words, why, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        ("--settings.seed", "-1"),
         ("--reward.trace.wrong-penalty", "-0.3"),
         ("--settings.checkpoint-minutes", "0"),
         ("--sizes.episode.text-min-score", "-1"),
