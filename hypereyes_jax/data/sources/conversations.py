@@ -14,6 +14,7 @@ from hypereyes_jax.data.sources.content_blocks import without_blocks
 from hypereyes_jax.data.sources.conversation_marks import refuse_places_of_objects, refuse_template, without_end
 from hypereyes_jax.data.sources.fields import (
     answer_in,
+    call_in,
     clips_of,
     first,
     in_our_places,
@@ -29,7 +30,7 @@ from hypereyes_jax.data.sources.message_shapes import in_usual_shape, looks_like
 from hypereyes_jax.data.sources.result_order import TEXT_PARTS, ids_in, in_order_of_calls
 from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN, shows_result
 from hypereyes_jax.data.sources.types import KEY_TWICE, BadRow, Row
-from hypereyes_jax.env.web.untrusted import RepeatedKey, parse_json
+from hypereyes_jax.env.web.untrusted import RepeatedKey
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -521,7 +522,7 @@ def _filled(slot: _Slot, media: Mapping[str, list[Picture | Clip]]) -> Picture |
 
 def _json(text: str, what: str) -> Any:
     try:
-        return parse_json(text, unique=True)
+        return call_in(text)
     except RepeatedKey as error:
         raise BadRow(KEY_TWICE, f"{what} can't be read: {error}") from None
     except ValueError:

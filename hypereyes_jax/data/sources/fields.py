@@ -14,12 +14,14 @@ from uuid import UUID
 from hypereyes_jax.data.sources.columns import Layout
 from hypereyes_jax.data.sources.media import UNREAD, Clip, Picture, is_picture_file, names_picture, picture
 from hypereyes_jax.data.sources.types import BadRow, Row
-from hypereyes_jax.env.web.untrusted import json_or_none, parse_json
+from hypereyes_jax.env.web.untrusted import RepeatedKey, json_or_none, parse_json
 
 _MOST_LEVELS = 100  # of lists and objects in a row
 _TEXT = r"(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")"
 # As pandas writes a list of texts to CSV, and an array of them, which has no commas.
 _PYTHON_LIST = re.compile(rf"\[\s*{_TEXT}(?:(?:\s*,\s*|\s+){_TEXT})*\s*,?\s*\]")
+_PYTHON_OBJECT = re.compile(r"\s*\{\s*'")
+_LONGEST_LITERAL = 65_536  # characters of an object as Python writes it
 _ANSWER_PARTS = ("target", "value", "answer", "text")  # of an answer that is an object, as Search-R1, TriviaQA and
 # VQA have them, and SQuAD
 _NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where there is nothing
@@ -319,6 +321,25 @@ def _texts(value: Any, only_json: bool) -> Any:
         return inner
     listed = unpacked(value) if only_json else listed_in(value)
     return listed if isinstance(listed, list) and all(isinstance(part, str) for part in listed) else value
+
+
+def call_in(text: str) -> Any:
+    """What a tool call, or its arguments, hold as a text: JSON, or an object as Python writes it, which data sets of
+    function calls have, too.
+
+    Raises ValueError for anything else, and RepeatedKey for an object in JSON that has a key twice.
+    """
+    try:
+        return parse_json(text, unique=True)
+    except RepeatedKey:
+        raise
+    except ValueError:
+        if not (_PYTHON_OBJECT.match(text) and len(text) <= _LONGEST_LITERAL):
+            raise
+    try:
+        return plain_value(ast.literal_eval(text.strip()))
+    except (BadRow, SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError(f"it is no object of Python's ({error})") from None
 
 
 def is_blank(value: Any) -> bool:

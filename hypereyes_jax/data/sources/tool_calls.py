@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypereyes_jax.data.sources.call_notations import read_notation
+from hypereyes_jax.data.sources.fields import call_in
 from hypereyes_jax.data.sources.turn_checks import (
     EMPTY_TURN,
     NO_ANSWER,
@@ -33,7 +34,7 @@ from hypereyes_jax.env.actions import (
 )
 from hypereyes_jax.env.media.crops import BoxUnits
 from hypereyes_jax.env.types import Box
-from hypereyes_jax.env.web.untrusted import RepeatedKey, json_or_none, parse_json
+from hypereyes_jax.env.web.untrusted import RepeatedKey, json_or_none
 
 TOOLS: dict[str, str] = {
     name: ours
@@ -313,7 +314,7 @@ class ToolCalls:
 
     def _written(self, call: _Call, units: BoxUnits, as_found: str) -> str:
         ours = read_call(call.value)
-        as_it_is = as_found.startswith("<tool_call>") and not isinstance(ours, Malformed)
+        as_it_is = _is_tagged_json(as_found) and not isinstance(ours, Malformed)
         if isinstance(ours, ImageSearch) and not all(map(_OURS.fullmatch, ours.image_ids)):
             as_it_is = False
         if as_it_is and (not call.boxes or units == "unit"):
@@ -393,10 +394,16 @@ def _answer_of(call: Any) -> str | None:
     return values[0].strip() if len(values) == 1 and isinstance(values[0], str) and values[0].strip() else None
 
 
+def _is_tagged_json(text: str) -> bool:
+    """Whether a call stands in our tags in JSON, and not as Python would write it."""
+    match = _CALL.fullmatch(text)
+    return match is not None and match[1] == "tool_call" and json_or_none(match[2]) is not None
+
+
 def _json_in_call(text: str) -> Any:
-    """What JSON in a text holds; None for what is not JSON. Raises BadRow for a key that it holds twice."""
+    """What `call_in` gives; None for what it does not read. Raises BadRow for a key that it holds twice."""
     try:
-        return parse_json(text, unique=True)
+        return call_in(text)
     except RepeatedKey as error:
         raise BadRow(NO_CALL, f"a tool call in it can't be read: {error}") from None
     except ValueError:

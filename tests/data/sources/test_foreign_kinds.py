@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from hypereyes_jax.data import open_examples, open_questions
-from hypereyes_jax.env.actions import Answer, parse_turn
+from hypereyes_jax.env.actions import Answer, TextSearch, parse_turn
 from hypereyes_jax.errors import UserError
 from tests.data.sources.conftest import encoded
 
 FINAL = "<answer>Oslo</answer>"
+CALL = {"name": "text_search", "arguments": {"query": "it's x"}}
 
 
 def ask(text, *turns):
@@ -119,6 +120,31 @@ def test_a_call_that_answers_is_the_answer(lines, name, inside):
         assert parse_turn(examples[0].turns[1]).action == Answer("Oslo")
     with pytest.raises(UserError, match="line 1: "):  # a search without an image
         open_examples(path, tools={name: "image_search"})
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": f"<tool_call>\n{CALL!r}\n</tool_call>"},
+        {
+            "role": "assistant",
+            "tool_calls": [{"function": {"name": "web_search", "arguments": "{'query': \"it's x\"}"}}],
+        },
+        {"role": "tool_call", "content": str(CALL)},
+        {"from": "function_call", "value": str(CALL | {"arguments": '{"query": "it\'s x"}'})},
+    ],
+)
+def test_a_call_as_python_writes_it_is_read(lines, turn):
+    messages = [{"from": "human", "value": "?"}, turn, {"from": "tool", "value": "r"}, {"from": "gpt", "value": FINAL}]
+    (example,) = open_examples(lines({"conversations": messages}))
+    assert parse_turn(example.turns[0]).action == TextSearch(("it's x",))
+
+
+@pytest.mark.parametrize("text", ["{'name': open('x')}", "{'a': " + "[" * 5000, "{'" + "x" * 70_000 + "': 1}", "{'a'}"])
+def test_what_is_no_call_in_python_either_is_a_bad_row(lines, text):
+    messages = [{"role": "user", "content": "?"}, {"role": "tool_call", "content": text}]
+    with pytest.raises(UserError, match=r"line 1: .*tool call"):
+        open_examples(lines({"messages": messages}))
 
 
 @pytest.mark.parametrize(
