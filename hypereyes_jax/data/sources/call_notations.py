@@ -60,10 +60,13 @@ def _react(text: str) -> Notation | None:
     said = next(parts[name] for name in ("answer", "input", "bracket") if parts.get(name) is not None).strip()
     if _LABELS.search(said):
         return None
-    if "answer" in parts or parts["name"].lower() == "finish":
-        return Notation("ReAct", f"{reason}\n<answer>{said}</answer>".strip(), ())
     fence = _FENCE.fullmatch(said)
     value = json_or_none(fence[1] if fence else said)
+    if "answer" in parts or parts["name"].lower() == "finish":
+        if isinstance(value, Mapping):  # of ToolBench, beside how the episode ended
+            answers = [value[name] for name in ("final_answer", "answer") if isinstance(value.get(name), str)]
+            said = answers[0].strip() if answers else "" if "return_type" in value else said
+        return Notation("ReAct", f"{reason}\n<answer>{said}</answer>".strip(), ())
     arguments = value if isinstance(value, Mapping) else {"": said if value is None else value}
     return Notation("ReAct", reason, ({"name": parts["name"], "arguments": arguments},))
 

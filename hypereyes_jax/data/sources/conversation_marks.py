@@ -10,8 +10,13 @@ from hypereyes_jax.data.sources.turn_checks import NOT_TO_LEARN
 from hypereyes_jax.data.sources.types import BadRow, Row
 
 # on a reply, as TRL's, ms-swift's and LLaMA-Factory's sets for KTO have it
-_VERDICTS = ("label", "kto_tag", "kto_label", "is_correct", "correct", "success", "passed", "accepted", "is_valid")
+_VERDICTS = (
+    *("label", "kto_tag", "kto_label", "is_correct", "correct", "success", "is_success", "passed", "accepted"),
+    *("is_valid", "resolved", "solved", "is_solved"),
+)
 _REJECTIONS = ("rejected", "is_rejected", "failed")
+_ENDS = ("finish_reason", "stop_reason", "finishReason", "stopReason", "done_reason")  # of services, why a reply ended
+_CUT_OFF = frozenset(("length", "max_tokens", "max_output_tokens", "model_length", "content_filter"))
 _OBJECTS = ("<ref-object>", "<bbox>")  # places that ms-swift fills with what stands in `objects`
 
 # Where a message begins, as Qwen's and others' (ChatML), Llama's, Gemma's, Mistral's and Zephyr's templates mark it.
@@ -59,10 +64,20 @@ def refuse_cipher(text: str) -> None:
         )
 
 
+def cut_off(value: Row) -> str:
+    """The mark on a message, or on a row, of a reply that ended because it was too long; "" without one."""
+    for name in _ENDS:
+        end = value.get(name)
+        if isinstance(end, str) and end.lower() in _CUT_OFF:
+            return f"{name}: {end}"
+    return next((f"{name}: true" for name in ("truncated", "is_truncated") if value.get(name) is True), "")
+
+
 def refuse_unwanted(row: Row) -> None:
     """Raises BadRow for a row whose reply is marked as one that a model should not give."""
     marks = [f"{name}: false" for name in _VERDICTS if row.get(name) is False]
     marks += [f"{name}: true" for name in _REJECTIONS if row.get(name) is True]
+    marks += [end] if (end := cut_off(row)) else []
     if marks:
         why = f"its reply is marked as one that is not wanted ({marks[0]}), and every reply is learnt here"
         raise BadRow(NOT_TO_LEARN, f"{why}: leave such rows out")

@@ -11,7 +11,12 @@ from typing import Any, Literal, TypeVar
 from hypereyes_jax.data.sources.call_notations import holds_call
 from hypereyes_jax.data.sources.columns import Layout
 from hypereyes_jax.data.sources.content_blocks import without_blocks
-from hypereyes_jax.data.sources.conversation_marks import refuse_places_of_objects, refuse_template, without_end
+from hypereyes_jax.data.sources.conversation_marks import (
+    cut_off,
+    refuse_places_of_objects,
+    refuse_template,
+    without_end,
+)
 from hypereyes_jax.data.sources.fields import (
     answer_in,
     call_in,
@@ -47,6 +52,10 @@ _ROLES: dict[str, Role] = {
     "chatgpt": "assistant",
     "tool": "tool",
     "tool_response": "tool",
+    "tool_result": "tool",
+    "tool_output": "tool",
+    "function_response": "tool",
+    "environment": "tool",
     "observation": "tool",
     "function": "tool",
     "ipython": "tool",
@@ -348,7 +357,7 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
         raise BadRow("no message", f"message {number} must be an object with a role and a content")
     message = without_blocks(message)
     name = first((message.get("role"), message.get("from")))
-    name = name.lower() if isinstance(name, str) else name
+    name = name.lower().replace("-", "_") if isinstance(name, str) else name
     role = _ROLES.get(name) if isinstance(name, str) else None
     if name is None:
         listed = ", ".join(map(repr, message))[:200]
@@ -376,6 +385,8 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
         raise BadRow(
             "image in a turn", f"message {number}, of the assistant, has a place of an image: only a prompt can"
         )
+    if role == "assistant" and (end := cut_off(message)):
+        raise BadRow(NOT_TO_LEARN, f"message {number} was cut off ({end}), and its end would be learnt as one")
     if role == "assistant" and mark is not None:
         why = f"message {number} is marked as not to be learnt ({mark}: {message[mark]}), and every turn is learnt here"
         raise BadRow(NOT_TO_LEARN, f"{why}: remove the mark if it may be")
@@ -386,8 +397,13 @@ def _read(message: Any, number: int) -> tuple[Role, list[_Part], tuple[Any, ...]
 
 
 def _result_text(content: Any) -> Any:
-    """The result of a tool that is an object, or a list of them that are no parts of a message, as JSON in a text."""
+    """The result of a tool that is a number, an object, or a list of them that are no parts of a message, as JSON in a
+    text; of several texts, each on a line."""
+    if isinstance(content, bool | int | float):
+        return json.dumps(plain_value(content))
     listed = content if isinstance(content, list) else [content]
+    if len(listed) > 1 and all(isinstance(part, str) for part in listed):
+        return "\n".join(listed)
     if listed and all(isinstance(part, Mapping) and not _is_part(part) for part in listed):
         return json.dumps(plain_value(content), ensure_ascii=False)
     return content

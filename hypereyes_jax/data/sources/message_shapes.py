@@ -1,4 +1,4 @@
-"""Messages as Gemini, LangChain and OpenAI's Responses have them, in the form of OpenAI's chat."""
+"""Messages as Gemini, LangChain and OpenAI's Responses and Harmony have them, in the form of OpenAI's chat."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ def in_usual_shape(messages: Sequence[Any]) -> tuple[list[Any], str]:
 
     Raises BadRow for a message or a part of these shapes that has no counterpart.
     """
+    listed = [_from_harmony(message) for message in messages]
+    if any(new is not old for new, old in zip(listed, messages, strict=True)):
+        return listed, "Harmony"
     listed = [_from_langchain(message) for message in messages]
     if any(new is not old for new, old in zip(listed, messages, strict=True)):
         return listed, "LangChain"
@@ -41,6 +44,20 @@ def system_in(value: Any) -> str:
         texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
         return "\n".join(text for text in texts if isinstance(text, str))
     return value if isinstance(value, str) else ""
+
+
+def _from_harmony(message: Any) -> Any:
+    """A message of a channel as OpenAI's Harmony has it: thoughts in `analysis`, calls to a recipient, answers in
+    `final`; any other one as it is."""
+    if not isinstance(message, Mapping) or message.get("role") != "assistant":
+        return message
+    channel, content, recipient = message.get("channel"), message.get("content"), message.get("recipient")
+    text = "".join(_texts(content))
+    if isinstance(recipient, str) and recipient not in ("", "all"):
+        return {"role": "assistant", "content": None, "tool_calls": [{"name": recipient, "arguments": text}]}
+    if channel == "analysis":
+        return {"role": "assistant", "content": None, "reasoning_content": text}
+    return message
 
 
 def _from_langchain(message: Any) -> Any:

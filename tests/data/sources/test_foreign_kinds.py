@@ -15,6 +15,7 @@ from hypereyes_jax.errors import UserError
 from tests.data.sources.conftest import encoded
 
 FINAL = "<answer>Oslo</answer>"
+ASKED = [{"role": "user", "content": "?"}]
 CALL = {"name": "text_search", "arguments": {"query": "it's x"}}
 
 
@@ -189,3 +190,73 @@ def test_accents_that_a_mac_takes_apart_are_the_same_name(tmp_path, lines, there
     (tmp_path / unicodedata.normalize(there, "é.png")).write_bytes(encoded("red"))
     row = {"question": "?", "answer": "x", "image": unicodedata.normalize(written, "é.png")}
     assert isinstance(open_questions(lines(row))[0].images[0], Image.Image)
+
+
+def test_channels_of_harmony_are_thoughts_calls_and_the_answer(lines):
+    messages = [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "channel": "analysis", "content": "I look."},
+        {"role": "assistant", "channel": "commentary", "recipient": "functions.search", "content": '{"query": "x"}'},
+        {"role": "tool", "name": "functions.search", "content": "r"},
+        {"role": "assistant", "channel": "analysis", "content": [{"type": "text", "text": "So."}]},
+        {"role": "assistant", "channel": "final", "content": "Oslo"},
+    ]
+    with open_examples(lines({"messages": messages})) as examples:
+        first, second = (parse_turn(turn) for turn in examples[0].turns)
+        assert (first.reason, first.action, examples.report.kinds) == ("I look.", TextSearch(("x",)), {"Harmony": 1})
+        assert (second.reason, second.action) == ("So.", Answer("Oslo"))
+
+
+@pytest.mark.parametrize(
+    ("row", "turn"),
+    [
+        ({}, {"finish_reason": "length"}),
+        ({}, {"stop_reason": "max_tokens"}),
+        ({"finish_reason": "length"}, {}),
+        ({"truncated": True}, {}),
+        ({"resolved": False}, {}),
+    ],
+)
+def test_a_reply_that_was_cut_off_or_failed_is_not_learnt(lines, row, turn):
+    said = {"role": "assistant", "content": FINAL}
+    path = lines(
+        {"messages": [*ASKED, said | turn]} | row,
+        {"messages": [*ASKED, said | {"finish_reason": "stop"}], "truncated": False, "resolved": True},
+    )
+    with open_examples(path, bad_rows="skip") as examples:
+        assert (len(examples), examples.report.bad) == (1, {"turn not to be learnt": 1})
+
+
+@pytest.mark.parametrize(("result", "shown"), [(["a", "b"], "a\nb"), (5, "5"), (True, "true"), (["a"], "a")])
+def test_a_result_that_is_no_text_is_shown_as_one(lines, result, shown):
+    messages = ask("?", [{"name": "web_search", "arguments": {"query": "x"}}], FINAL)
+    messages[2]["content"] = result
+    assert open_examples(lines({"messages": messages}))[0].observations[1] == (
+        f"<tool_response>\n{shown}\n</tool_response>",
+    )
+
+
+@pytest.mark.parametrize("role", ["tool-response", "tool_result", "environment", "function_response"])
+def test_roles_of_results_by_other_names(lines, role):
+    messages = ask("?", [{"name": "web_search", "arguments": {"query": "x"}}], FINAL)
+    messages[2]["role"] = role
+    assert open_examples(lines({"messages": messages}))[0].observations[1][0].startswith("<tool_response>")
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ('{"return_type": "give_answer", "final_answer": "Oslo"}', "Oslo"),
+        ('{"answer": "Oslo"}', "Oslo"),
+        ('{"city": "Oslo"}', '{"city": "Oslo"}'),
+    ],
+)
+def test_the_answer_of_a_call_of_finish_is_the_text_in_it(lines, said, answer):
+    (example,) = open_examples(lines({"messages": ask("?", f"Thought: so\nAction: Finish\nAction Input: {said}")}))
+    assert parse_turn(example.turns[0]).action == Answer(answer)
+
+
+def test_a_call_of_finish_that_gives_up_is_no_answer(lines):
+    said = 'Action: Finish\nAction Input: {"return_type": "give_up_and_restart"}'
+    with pytest.raises(UserError, match="an <answer> in it is empty"):
+        open_examples(lines({"messages": ask("?", said)}))
