@@ -213,6 +213,8 @@ def _refuse_settings(config: EvalConfig, sizes: TrainingSizes) -> None:
     check_search(config.search, _SEARCH)
     check_judge(config.judge)
     refuse_unknown_mesh(config.mesh)
+    if not config.name or "/" in config.name or "\0" in config.name:
+        raise UserError(f"--name {config.name!r} is part of the names of files: give one without /, such as 8b-rl")
     of_source = isinstance(config.questions, str)
     has_questions = bool(config.benchmark) or of_source
     if config.benchmark and of_source:

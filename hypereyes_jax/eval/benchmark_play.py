@@ -34,7 +34,7 @@ from hypereyes_jax.env.search.config import SearchKeys
 from hypereyes_jax.env.search.distractors import DistractedBackend, world_distractors
 from hypereyes_jax.env.search.recorded import RecordedBackend
 from hypereyes_jax.env.search.services import connected
-from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.types import Question, StopReason
 from hypereyes_jax.env.world import World
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.eval.benchmark_run import (
@@ -187,10 +187,13 @@ async def play_benchmark(
     results = directory.file(f"benchmark-{name}-{benchmark.name}.jsonl")
     trajectories = directory.file(f"trajectories-{name}-{benchmark.name}.jsonl")
     count = 0
+    overfull: list[bool] = []  # of each episode whose context was full: whether that was so before its first turn
 
     def keep(judged: Judged) -> None:
         nonlocal count
         stage.advance()
+        if judged.trajectory.result.stop is StopReason.CONTEXT_LIMIT:
+            overfull.append(not judged.trajectory.result.turns)
         if count < _RECORDS:
             append_record(trajectories, record_judged(judged, stage=name, split=benchmark.name, judge=judge.name))
             count += 1
@@ -211,10 +214,20 @@ async def play_benchmark(
             on_judged=keep,
             run_id=directory.run,
         )
+    for sentence in overfull_in_words(overfull):
+        run.stages.console.print(sentence, highlight=False)
     _file_summary(directory, name, summary)
     for level in level_summaries(benchmark, read_results(results), summary.published_score):
         _file_summary(directory, name, level)
     return summary
+
+
+def overfull_in_words(overfull: Sequence[bool]) -> list[str]:
+    """Sentences on episodes whose context was full, of each whether that was so before the model's first turn."""
+    cure = "they count as wrong: raise --context, or lower the number of images"
+    unasked, rest = sum(overfull), len(overfull) - sum(overfull)
+    sentences = [f"{unasked} questions do not fit the context and were not asked; {cure}"] if unasked else []
+    return sentences + ([f"{rest} episodes ended since the context was full; {cure}"] if rest else [])
 
 
 def write_tables(directory: RunDirectory) -> list[Path]:

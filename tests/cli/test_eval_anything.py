@@ -109,6 +109,7 @@ def test_a_server_that_counts_no_tokens_ends_the_evaluation(tmp_path, questions,
             "here --benchmark fvqa --search.service retriever --columns text=q",
             "--columns would be ignored: fvqa is read",
         ),
+        ("here --questions q.jsonl --name org/model", "--name 'org/model' is part of the names of files: give one"),
     ],
 )
 def test_what_would_be_ignored_is_refused(words, message, capsys):

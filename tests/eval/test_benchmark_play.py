@@ -1,24 +1,31 @@
 """The manners of an evaluation, and what may be asked."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from hypereyes_jax.configs.rollout import SamplingConfig
 from hypereyes_jax.data.benchmarks import BENCHMARKS
 from hypereyes_jax.data.sources import SourceOptions
 from hypereyes_jax.env.actions import IMAGE_SEARCH
 from hypereyes_jax.env.config import EpisodeConfig
 from hypereyes_jax.env.episode import Episode
+from hypereyes_jax.env.judging.judges import ExactJudge
 from hypereyes_jax.env.manner import in_manner
 from hypereyes_jax.env.types import StopReason
 from hypereyes_jax.env.world import World, WorldBackend
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.eval.benchmark_play import prepare_benchmark, read_summaries
+from hypereyes_jax.eval import benchmark_play
+from hypereyes_jax.eval.benchmark_play import play_benchmark, prepare_benchmark, read_summaries
 from hypereyes_jax.eval.benchmark_run import OpenBenchmark, QuestionResult, level_summaries
 from hypereyes_jax.eval.benchmark_table import own_row, to_latex
+from hypereyes_jax.eval.policy import EvaluationRun
+from hypereyes_jax.runs.progress import Stages
 from hypereyes_jax.runs.run_directory import RunDirectory
-from tests.eval.trajectories import mosaic, question
+from tests.eval.trajectories import mosaic, question, trajectory
 
 CALL = '{"name": "image_search", "arguments": {"area": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]}}'
 LOOK = f"<reason>look</reason><tool_call>{CALL}</tool_call>"
@@ -125,3 +132,32 @@ def test_a_folder_of_a_benchmark_s_name_may_hold_its_pictures_alone(tmp_path, ro
     row = {"question": "?", "image_path": "browsecomp-vl/images/1.png", "answers": ["x"]}
     (tmp_path / rows_in / "bc_vl_level1.jsonl").write_text(json.dumps(row))
     assert len(prepare_benchmark("browsecomp-vl", tmp_path).questions[0].images) == 1
+
+
+async def test_questions_that_do_not_fit_the_context_are_told(tmp_path, monkeypatch, capsys):
+    async def play(questions, on_end):
+        for number, asked in enumerate(questions):
+            full = trajectory(asked.id, answer=None, stop=StopReason.CONTEXT_LIMIT)
+            if number < 2:
+                full = replace(full, result=replace(full.result, turns=()))
+            on_end(number, full)
+
+    monkeypatch.setattr(benchmark_play, "runner", lambda *args, **named: play)
+    ids = ("a", "b", "c")
+    opened = OpenBenchmark("mmsearch", BENCHMARKS["mmsearch"], ids, [question(name) for name in ids], False)
+    with Stages() as stages:
+        run = EvaluationRun(RunDirectory(tmp_path), stages, "m")
+        summary = await play_benchmark(
+            run,
+            None,
+            opened,
+            backend=SimpleNamespace(metrics=SimpleNamespace(summary=lambda: {"cost": 0.0})),
+            judge=ExactJudge(),
+            episode=EpisodeConfig(),
+            sampling=SamplingConfig(),
+            visual_tokens=lambda image: 1,
+        )
+    assert (summary.n, summary.accuracy) == (3, 0.0)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 questions do not fit the context and were not asked; they count as wrong: raise --context" in said
+    assert "1 episodes ended since the context was full; they count as wrong" in said
