@@ -13,11 +13,10 @@ published peak of the device.
 
 from __future__ import annotations
 
-from hypereyes_jax.configs.mesh_text import read_mesh
 from hypereyes_jax.configs.recipes import RECIPES
 from hypereyes_jax.files import write_json
 from hypereyes_jax.plan.platform import prepare
-from hypereyes_jax.plan.settings import PlanConfig, known, planned_model
+from hypereyes_jax.plan.settings import PlanConfig, known, planned_meshes, planned_model
 from hypereyes_jax.runs.outputs import check_outputs, refuse_no_lines
 
 _BEGIN = b'{\n  "recipe":'  # of the file of a plan
@@ -29,7 +28,8 @@ def run(config: PlanConfig) -> int:
     if config.out is not None:  # before the minutes that a plan takes
         check_outputs([config.out])
         refuse_no_lines(config.out, _BEGIN, "a plan")
-    prepare(read_mesh(config.mesh, planned_model(config.model or recipe.model)))
+    mesh, _ = planned_meshes(config.mesh, planned_model(config.model or recipe.model))
+    prepare(mesh)
     from hypereyes_jax.plan.plan import plan
     from hypereyes_jax.plan.report import as_json, render
 

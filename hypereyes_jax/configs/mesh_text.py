@@ -1,4 +1,4 @@
-"""A mesh as it is typed: the name of a preset, `auto`, or its axes like `fsdp=8,expert=2`."""
+"""A mesh as it is typed: a preset's name, `auto`, axes like `fsdp=8,expert=2`, or `learner=MESH,sampler=COUNT`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ _TPU_SLICES = {
     3: {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"},
 }
 _CUBES = ("v5p",)  # generations whose slices have three sides
+_SPLITS = (
+    r"learner=(?P<learner>.+),sampler=(?P<sampler>[^,=]+)",
+    r"sampler=(?P<sampler>[^,=]+),learner=(?P<learner>.+)",
+)
 _WORDS = (*AXES, "hosts", "device", "devices")
 
 
@@ -38,8 +42,8 @@ def read_mesh(text: str, model: Qwen3VLConfig | None = None, devices: int = 0, h
         return MESHES[text]
     if is_split(text):
         raise UserError(
-            f"--mesh {text}: only `hypereyes rl` gives learner and samplers devices of their own. Everything else, a "
-            "plan too, takes one mesh: plan either part by itself, like --mesh fsdp=4,device=h200"
+            f"--mesh {text}: only `hypereyes rl` and its plan give learner and samplers devices of their own. "
+            "Everything else takes one mesh, like --mesh fsdp=4"
         )
     words = [word.strip() for word in text.split(",")]
     automatic = is_auto(text)
@@ -66,8 +70,53 @@ def is_auto(text: str) -> bool:
 
 
 def is_split(text: str) -> bool:
-    """Whether learner and samplers are given devices of their own, as `launch.split_mesh` reads it."""
+    """Whether learner and samplers are given devices of their own, which `read_split` reads."""
     return re.search(r"(^|,)\s*(learner|sampler)=", text) is not None
+
+
+def read_split(text: str, model: Qwen3VLConfig | None = None) -> tuple[MeshConfig, int]:
+    """The learner's mesh and the number of the samplers' devices of `learner=MESH,sampler=COUNT`.
+
+    Args:
+      text: the learner's part is a mesh as `read_mesh` takes it, or begins with a number of devices that share out
+        weights and batch by FSDP; the sampler's is a number of devices. Both count those of all hosts.
+
+    Raises UserError for something else.
+    """
+    match = next((match for form in _SPLITS if (match := re.fullmatch(form, text.replace(" ", "")))), None)
+    if match is None or is_auto(match["learner"]):
+        raise UserError(
+            f"--mesh {text} must be learner=MESH,sampler=COUNT, like learner=4,sampler=4 or "
+            "learner=fsdp=2,expert=2,sampler=4"
+        )
+    learner, samplers = match["learner"], match["sampler"]
+    if not samplers.isdecimal() or int(samplers) < 1:
+        raise UserError(f"--mesh {text}: the sampler's part must be a number of devices, not {samplers!r}")
+    return read_mesh(re.sub(r"^(\d+)(?=,|$)", r"fsdp=\1", learner), model), int(samplers)
+
+
+def planned_split(text: str, model: Qwen3VLConfig) -> tuple[MeshConfig, MeshConfig]:
+    """The meshes of learner and samplers that a plan of `learner=MESH,sampler=COUNT` compiles for.
+
+    A host has devices of both. TPUs, whose compiler knows whole slices only, count as two slices.
+
+    Raises UserError as `read_split`, and for hosts that can't share both out evenly.
+    """
+    learner, count = read_split(text, model)
+    if not learner.device:
+        raise UserError(f"--mesh {text}: say what a plan compiles for, like learner=4,device=h200,sampler=4")
+    hosts = max(1, (learner.size + count) // _a_host(learner.device))
+    if learner.platform == "gpu" and "hosts=" in text:
+        hosts = learner.hosts
+    if learner.size % hosts or count % hosts:
+        raise UserError(
+            f"--mesh {text}: {learner.size} devices that train and {count} that sample can't be shared out evenly "
+            f"among {hosts} hosts, each of which does both: choose multiples of {hosts}, or name others (hosts=2)"
+        )
+    parts = learner, MeshConfig(f"samplers of {text}", "cpu", fsdp=count)
+    compiled = (_compiled_for(part, learner.device, hosts) for part in parts)
+    first, second = (replace(part, hosts=hosts) for part in compiled)
+    return first, second
 
 
 def refuse_unknown_mesh(text: str, splits: bool = False) -> None:

@@ -17,7 +17,7 @@ from hypereyes_jax.plan import topology
 from hypereyes_jax.plan.compile import GIB, ProgramPlan, compile_program
 from hypereyes_jax.plan.figures import default_figures_folder
 from hypereyes_jax.plan.programs import engine_programs, replica_config, replica_weight_bytes
-from hypereyes_jax.plan.report import EnginePlan, TrainPlan
+from hypereyes_jax.plan.report import EnginePlan
 from hypereyes_jax.plan.roofline import roofline_seconds
 from hypereyes_jax.plan.settings import default_sizes
 from hypereyes_jax.plan.workload import Workload
@@ -35,7 +35,7 @@ def plan_engine(
     sizes: TrainingSizes,
     workload: Workload,
     room: float,
-    train: TrainPlan,
+    context: int,
 ) -> EnginePlan:
     """The plan of the sizes that were given, as `hypereyes rl` takes them, or else of the largest that fit.
 
@@ -43,21 +43,22 @@ def plan_engine(
     hold as many tokens as the workload's mean of each (`EngineConfig.cache_tokens`).
 
     Args:
-      room: GiB of a device, for the engine and the learner's weights and moments.
+      room: GiB of a device for the engine; of a CPU's there is no end.
+      context: tokens of the longest trajectory.
     """
     default = default_sizes(RECIPES[recipe.name])
     given = any(getattr(sizes, each.name) != getattr(default, each.name) for each in fields(EngineSizes))
-    room = room - train.weights_gib - train.optimizer_gib if mesh.device else 2.0**20
+    room = min(room, 2.0**20)
     replica = _replica(recipe, model, mesh, sizes, room, given)
     if replica is None:
-        return EnginePlan(0, 0, 0, train.context, 0, (), 0.0, 0.0, [], 0.0, 1, fits=False)
-    sizes = replace(sizes, context=train.context)
-    engines = _Engines(recipe, model, replica, mesh.size // replica.size, sizes, room, workload.within(train.context))
+        return EnginePlan(0, 0, 0, context, 0, (), 0.0, 0.0, [], 0.0, 1, fits=False)
+    sizes = replace(sizes, context=context)
+    engines = _Engines(recipe, model, replica, mesh.size // replica.size, sizes, room, workload.within(context))
     if given:
         return engines.compiled(sizes.slots, sizes.cache_tokens, sizes.extend_rows)
     parts = replica.expert
     enough = parts * math.ceil(min(sizes.slots, math.ceil(recipe.batch / engines.replicas)) / parts)
-    if enough / parts * engines.slot_gib(train.context) + engines.weights_gib <= room:  # else there is no need to try
+    if enough / parts * engines.slot_gib(context) + engines.weights_gib <= room:  # else there is no need to try
         best = engines.compiled(enough, 0, sizes.extend_rows)
         if best.fits:
             return best

@@ -9,7 +9,6 @@ from typing import Any
 
 from hypereyes_jax.configs.images import PIXELS_A_TOKEN
 from hypereyes_jax.configs.mesh import DEVICES, MeshConfig
-from hypereyes_jax.configs.mesh_text import read_mesh
 from hypereyes_jax.configs.model import Qwen3VLConfig
 from hypereyes_jax.configs.recipes import RECIPES, AdapterConfig, Recipe
 from hypereyes_jax.errors import UserError
@@ -30,7 +29,7 @@ from hypereyes_jax.plan.programs import (
 )
 from hypereyes_jax.plan.report import EnginePlan, Plan, TeacherPlan, TrainPlan
 from hypereyes_jax.plan.roofline import roofline_seconds
-from hypereyes_jax.plan.settings import PlanConfig, default_sizes, known, planned_model
+from hypereyes_jax.plan.settings import PlanConfig, default_sizes, known, planned_meshes, planned_model
 from hypereyes_jax.plan.step import EnginePace, plan_step
 from hypereyes_jax.rollout.replicas.layout import replica_size
 from hypereyes_jax.train.sizes import MINIATURE_RL, TrainingSizes, with_longer_rows, with_moments_that_fit
@@ -47,10 +46,10 @@ def plan(config: PlanConfig) -> Plan:
     """
     recipe = known(config.recipe, RECIPES, "recipe")
     model = planned_model(config.model or recipe.model)
-    mesh_config = read_mesh(config.mesh, model)
+    mesh_config, samplers = planned_meshes(config.mesh, model)
     sizes = with_moments_that_fit(_sizes(config, recipe), recipe.name, config.mesh)
     sizes = with_longer_rows(sizes, recipe.name, config.mesh)
-    _check(config, recipe, mesh_config)
+    _check(config, recipe, mesh_config, samplers)
     recipe = _with_sizes(recipe, sizes, distils=recipe.distill or bool(config.teacher))
     teacher_model = planned_model(config.teacher) if config.teacher else None
     try:
@@ -84,11 +83,13 @@ def plan(config: PlanConfig) -> Plan:
     def sampled(train: TrainPlan) -> EnginePlan | None:
         if not config.rollout or recipe.rollout is None:
             return None
-        result = plan_engine(recipe, model, mesh_config, sizes, config.workload, room, train)
+        free = capacity if samplers is not None else room - train.weights_gib - train.optimizer_gib
+        on = samplers or mesh_config
+        result = plan_engine(recipe, model, on, sizes, config.workload, free, train.context)
         result = replace(result, decode_seconds=result.decode_seconds / config.workload.tokens_a_step)
         if config.ahead and recipe.lora is None:  # new weights come before the old ones go
-            swapping = 2 * result.weights_gib + result.kv_gib + train.weights_gib + train.optimizer_gib
-            result = replace(result, fits=result.fits and swapping <= room)
+            swapping = 2 * result.weights_gib + result.kv_gib
+            result = replace(result, fits=result.fits and swapping <= free)
         return result
 
     def scored(train: TrainPlan) -> TeacherPlan | None:
@@ -108,10 +109,11 @@ def plan(config: PlanConfig) -> Plan:
 
     train = trained(rows, context)
     engine = sampled(train)
-    if beside := _kept_gib(engine, recipe, mesh_config.size, config.ahead):
+    if beside := _kept_gib(engine, recipe, mesh_config.size, config.ahead) if samplers is None else 0.0:
         train = trained(rows, context, beside)
     teacher = scored(train)
-    refusal = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0)
+    refusal = _refusal(recipe, model, mesh_config, mesh, engine.devices if engine is not None else 0, samplers)
+    pace = _pace(engine, mesh_config, samplers, model, sizes, config.ahead)
     largest = {}
     if config.largest:
         largest = {
@@ -120,17 +122,16 @@ def plan(config: PlanConfig) -> Plan:
         }
     return Plan(
         recipe=recipe.name,
-        mesh=mesh_config.name,
-        devices=mesh_config.size,
+        mesh=config.mesh,
+        devices=mesh_config.size + (samplers.size if samplers is not None else 0),
+        samplers=samplers.size if samplers is not None else 0,
         capacity_gib=capacity if mesh_config.device else None,
         fits=all(part is None or part.fits for part in (train, teacher, engine)) and not refusal,
         train=train,
         engine=engine,
         refused=refusal,
         teacher=teacher,
-        step=plan_step(
-            recipe, model, mesh_config, config.workload, train, teacher, _pace(engine, mesh_config, model, sizes), sizes
-        ),
+        step=plan_step(recipe, model, mesh_config, config.workload, train, teacher, pace, sizes),
         largest=largest,
         loader=plan_loader(recipe, model, mesh_config, train.step_seconds) if recipe.stage == "sft" else None,
     )
@@ -161,8 +162,10 @@ def _sizes(config: PlanConfig, recipe: Recipe) -> TrainingSizes:
     return config.sizes
 
 
-def _check(config: PlanConfig, recipe: Recipe, mesh: MeshConfig) -> None:
+def _check(config: PlanConfig, recipe: Recipe, mesh: MeshConfig, samplers: MeshConfig | None) -> None:
     """Raises UserError for options that do not go with the recipe or the mesh."""
+    if samplers is not None and recipe.stage == "sft":
+        raise UserError(f"--mesh {config.mesh}: {recipe.name} plays no rollouts; give it one mesh")
     if config.teacher and recipe.stage == "sft":
         raise UserError(f"--teacher is for RL; {recipe.name} learns from demonstrations")
     if config.ahead and recipe.stage == "sft":
@@ -287,37 +290,58 @@ def _teacher_plan(
     )
 
 
-def _pace(engine: EnginePlan | None, mesh: MeshConfig, model: Qwen3VLConfig, sizes: TrainingSizes) -> EnginePace | None:
+def _pace(
+    engine: EnginePlan | None,
+    learner: MeshConfig,
+    samplers: MeshConfig | None,
+    model: Qwen3VLConfig,
+    sizes: TrainingSizes,
+    ahead: bool,
+) -> EnginePace | None:
     """The pace of an engine whose programs were all compiled."""
     if engine is None or not engine.fits:
         return None
+    mesh = samplers or learner
     replica = mesh.sampler_replica(*replica_size(model.text, mesh.size // mesh.hosts, mesh.hosts, engine.devices))
     settings = replace(
         sizes, slots=engine.slots, cache_tokens=engine.cache_tokens, extend_rows=engine.extend_rows
     ).engine()
-    return EnginePace(engine, replica, extended_rows(settings, replica.expert) * settings.extend_tokens[-1])
+    tokens = extended_rows(settings, replica.expert) * settings.extend_tokens[-1]
+    return EnginePace(engine, replica, tokens, samplers.size if samplers is not None else 0, ahead)
 
 
-def _refusal(recipe: Recipe, model: Qwen3VLConfig, config: MeshConfig, mesh: Any, replica: int) -> str:
+def _refusal(
+    recipe: Recipe,
+    model: Qwen3VLConfig,
+    config: MeshConfig,
+    mesh: Any,
+    replica: int,
+    samplers: MeshConfig | None = None,
+) -> str:
     """What the training command would say on this mesh's hosts, one process each; empty if it runs.
 
     Args:
       replica: devices of a rollout replica; 0 = no rollouts.
+      samplers: devices of their own, of each host; a replica is on those of one.
     """
     try:
         if config.platform == "tpu":  # compile-only GPUs do not tell which host they are on
             shards_by_process(mesh)
         elif config.size // config.hosts % config.tensor:
             return f"a data shard of {config.tensor} devices is not within a host of {config.size // config.hosts}"
+        sampling = samplers or config
+        a_host = sampling.size // sampling.hosts
+        if samplers is not None and replica > a_host:
+            return f"a rollout replica of {replica} devices is not within a host, which samples with {a_host}"
         if replica:
-            replica_size(model.text, config.size // config.hosts, config.hosts, replica)
+            replica_size(model.text, a_host, sampling.hosts, replica)
     except (ValueError, UserError) as error:
         return str(error)
     if recipe.rollout is None:
         what, count, players = "trajectories", recipe.batch, config.hosts
     else:
         what, count = "questions", recipe.rollout.prompts
-        players = config.hosts // max(1, replica * config.hosts // config.size)
+        players = config.hosts // max(1, replica // a_host)
     if count % players:
         return f"{count} {what} a step do not divide among {players} processes that play: choose a multiple of them"
     return ""

@@ -95,6 +95,7 @@ class Plan:
     fits: bool
     train: TrainPlan
     engine: EnginePlan | None
+    samplers: int = 0  # of the devices, those that only sample; 0: the same that train
     refused: str = ""  # why `hypereyes sft` or `hypereyes rl` would not run it on this mesh's hosts
     teacher: TeacherPlan | None = None
     step: StepPlan | None = None
@@ -107,6 +108,7 @@ def render(plan: Plan) -> str:
     """The plan as text."""
     train = plan.train
     limit = f" of {plan.capacity_gib:.1f} GiB usable" if plan.capacity_gib else ""
+    share = f"; {plan.devices - plan.samplers} train, {plan.samplers} sample" if plan.samplers else ""
     parts = {
         "weights": train.weights_gib,
         "optimiser": train.optimizer_gib,
@@ -115,7 +117,7 @@ def render(plan: Plan) -> str:
         "activations": train.activations_gib,
     }
     lines = [
-        f"{plan.recipe} on {plan.mesh}: {_count(plan.devices, 'device')}{limit}",
+        f"{plan.recipe} on {plan.mesh}: {_count(plan.devices, 'device')}{limit}{share}",
         f"a step: {_count(train.micro_batches, 'micro-batch', 'es')} of {_count(train.rows, 'row')} of "
         f"{train.row_length:,} tokens",
         "  GiB a device: "

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from hypereyes_jax.configs.mesh import MeshConfig
+from hypereyes_jax.configs.mesh_text import is_split, planned_split, read_mesh
 from hypereyes_jax.configs.model import PRESETS, Qwen3VLConfig
 from hypereyes_jax.configs.recipes import RECIPES, Recipe
 from hypereyes_jax.errors import UserError
@@ -24,7 +26,9 @@ class PlanConfig:
     """Recipe that sets the defaults of --sizes.*. It may be left out if --model is given; that model's RL is then
     planned."""
     mesh: str
-    """A mesh preset, or axes and a device like fsdp=8,device=h100, or auto,device=h100,devices=8."""
+    """A mesh preset, or axes and a device like fsdp=8,device=h100, or auto,device=h100,devices=8. With
+    learner=MESH,sampler=COUNT, such as learner=4,device=h200,sampler=4, learner and samplers have devices of their
+    own."""
     model: str = ""
     """Model in place of the recipe's: a preset like 8b, or a directory with a config.json."""
     sizes: TrainingSizes = MINIATURE_RL
@@ -89,6 +93,11 @@ def planned_model(name: str) -> Qwen3VLConfig:
         raise UserError(
             f"{name} is not a model: give {', '.join(PRESETS)}, or a directory with a config.json"
         ) from error
+
+
+def planned_meshes(text: str, model: Qwen3VLConfig) -> tuple[MeshConfig, MeshConfig | None]:
+    """The mesh, or that of the learner and that of samplers with devices of their own. Raises UserError for no mesh."""
+    return planned_split(text, model) if is_split(text) else (read_mesh(text, model), None)
 
 
 def known(name: str, table: dict[str, Any], what: str) -> Any:

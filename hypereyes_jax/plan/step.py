@@ -1,6 +1,7 @@
 """How long a whole step takes: the lower bound of each part, and a forecast at a stated efficiency beside it.
 
 A synchronous step: rollouts, with searches they wait for, then the teacher, the optimiser step, and the new weights.
+Where rollouts run ahead on devices of their own, it takes as long as the slower of the two sides.
 Programs are those that were compiled; how long each takes at least is its roofline. No card measured any of this.
 """
 
@@ -70,6 +71,8 @@ class EnginePace:
     engine: EnginePlan
     replica: MeshConfig
     extend_tokens: int  # that an extend call reads
+    own_devices: int = 0  # that only sample, of all replicas; 0: the learner's
+    ahead: bool = False  # whether they sample while the learner trains
 
     def seconds(self, name: str) -> float:
         """Seconds of the program whose name begins so, at the roofline."""
@@ -123,19 +126,29 @@ def plan_step(
     shares = {"prefill": efficiency.matmuls, "training": efficiency.matmuls, "teacher": efficiency.matmuls,
               "generation": efficiency.decode, "sync": efficiency.transfers}  # fmt: skip
     forecast = {part: seconds[part] / shares.get(part, 1.0) for part in PARTS}
-    total, expected = sum(seconds.values()), sum(forecast.values())
+    devices = mesh.size + (pace.own_devices if pace is not None else 0)
+    at_once = pace is not None and pace.own_devices > 0 and pace.ahead
+    total, expected = _total(seconds, at_once), _total(forecast, at_once)
     return StepPlan(
         seconds=seconds | {"total": total},
         forecast_seconds=forecast | {"total": expected},
         efficiency={part: shares.get(part, 1.0) for part in PARTS},
-        device_hours=total * mesh.size / 3600,
-        forecast_device_hours=expected * mesh.size / 3600,
+        device_hours=total * devices / 3600,
+        forecast_device_hours=expected * devices / 3600,
         tokens=tokens,
         packed_share=step.tokens / step.positions,
         tokens_per_second=tokens / total if total else 0.0,
         steps_a_day=86_400 / expected if expected else 0.0,
         sampled_tokens=recipe.batch * workload.sampled_tokens if pace is not None else 0.0,
     )
+
+
+def _total(seconds: dict[str, float], at_once: bool) -> float:
+    """Seconds of a step whose parts follow each other, or whose rollouts are played while the learner trains."""
+    sampling = seconds["prefill"] + seconds["generation"] + seconds["search"]
+    if not at_once:
+        return sum(seconds.values())
+    return max(sampling, sum(seconds.values()) - sampling - seconds["sync"]) + seconds["sync"]
 
 
 def packed(batch: int, mesh: MeshConfig, workload: Workload, train: TrainPlan, sizes: TrainingSizes) -> Packed:

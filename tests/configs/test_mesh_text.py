@@ -1,7 +1,7 @@
 import pytest
 
 from hypereyes_jax.configs.mesh import MESHES
-from hypereyes_jax.configs.mesh_text import auto_axes, read_mesh, refuse_unknown_mesh
+from hypereyes_jax.configs.mesh_text import auto_axes, planned_split, read_mesh, refuse_unknown_mesh
 from hypereyes_jax.configs.model import PRESETS
 from hypereyes_jax.errors import UserError
 
@@ -75,5 +75,36 @@ def test_what_is_no_mesh_is_refused_with_what_to_write(text, message):
 def test_a_split_is_for_those_who_can_split():
     refuse_unknown_mesh("learner=4,sampler=4", splits=True)
     for refused in (refuse_unknown_mesh, read_mesh):
-        with pytest.raises(UserError, match="only `hypereyes rl` gives learner and samplers devices of their own"):
+        with pytest.raises(UserError, match="only `hypereyes rl` and its plan give learner and samplers"):
             refused("learner=4,sampler=4")
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts", "learner", "sampler"),
+    [
+        ("learner=4,device=h200,sampler=4", 1, "1x1x4", "1x1x4"),
+        ("sampler=2,learner=fsdp=3,expert=2,device=h20", 1, "1x1x6", "1x1x2"),
+        ("learner=fsdp=4,expert=8,device=h20,sampler=32", 8, "1x8x4", "1x8x4"),
+        ("learner=8,device=h100,hosts=4,sampler=8", 4, "1x4x2", "1x4x2"),
+        ("learner=32,device=v5p,sampler=32", 16, "v5p:2x4x4", "v5p:2x4x4"),
+    ],
+)
+def test_a_plan_shares_each_host_out_among_learner_and_samplers(text, hosts, learner, sampler):
+    both = planned_split(text, PRESETS["30b-a3b"])
+    assert [mesh.topology for mesh in both] == [learner, sampler]
+    assert [mesh.hosts for mesh in both] == [hosts, hosts]
+    assert both[0].device == both[1].device
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learner=4,sampler=4", "say what a plan compiles for"),
+        ("learner=12,device=h100,sampler=4,", "must be learner=MESH"),
+        ("learner=14,device=h100,sampler=10", "14 devices that train and 10 that sample"),
+        ("learner=3,device=v5p,sampler=1", "there is no v5p slice of 3 chips"),
+    ],
+)
+def test_a_split_that_can_not_be_planned_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        planned_split(text, PRESETS["8b"])

@@ -53,7 +53,7 @@ def test_each_process_trains_with_its_first_devices_and_samples_with_the_others(
         ("learner=8,sampler=0", DEVICES, "must be a number of devices"),
         ("learner=moon,sampler=4", DEVICES, "moon"),
         ("learner=8,sampler=8", DEVICES, r"names 8 \+ 8 devices, and there are 12"),
-        ("learner=0,sampler=12", DEVICES, "names 0"),
+        ("learner=0,sampler=12", DEVICES, "fsdp must be a whole number from 1 on, not '0'"),
         ("learner=7,sampler=5", PAIR, "7 devices that train and 5 that sample can't be shared out evenly among 2"),
     ],
 )

@@ -9,6 +9,9 @@ import pytest
 import tyro
 
 from hypereyes_jax.configs.mesh import MESHES, MeshConfig
+from hypereyes_jax.configs.model import PRESETS
+from hypereyes_jax.configs.recipes import RECIPES
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.plan import engine as engine_module
 from hypereyes_jax.plan import plan as plan_module
@@ -210,9 +213,45 @@ def test_the_search_asks_whether_the_engine_fits_too(compiler, monkeypatch):
 
     traced, real_train = [], plan_module._train_plan
     monkeypatch.setattr(plan_module, "_train_plan", train_plan)
-    monkeypatch.setattr(plan_module, "plan_engine", lambda *a: replace(real(*a), fits=a[-1].context <= 3_000))
+    monkeypatch.setattr(plan_module, "plan_engine", lambda *a: replace(real(*a), fits=a[-1] <= 3_000))
     found = planned("--largest")
     assert found.largest == {"context": {"fits": 2048, "fails": 3072}, "rows": {"fits": 96, "fails": 104}}
     assert "largest that fits: 2,048 tokens a row (3,072 do not)" in render(found)
     assert "`--largest`" in render(planned())
     assert "`--largest`" not in render(found)
+
+
+def test_samplers_with_devices_of_their_own_have_all_of_their_memory_and_work_while_the_learner_trains(
+    compiler, monkeypatch
+):
+    one = MESHES["one"]
+    monkeypatch.setattr(plan_module, "planned_meshes", lambda text, model: (one, replace(one, name="samplers")))
+    compiler.gib |= {"micro-batch": 1.0, "encode": 1.0, "extend": 1.0, "decode": 1.0}
+    compiler.card(1.0)  # no room for anything beside either
+    found = planned("--ahead")
+    assert found.fits
+    assert (found.devices, found.samplers) == (2, 1)
+    assert "2 devices of 1.0 GiB usable; 1 train, 1 sample" in render(found)
+    seconds = found.step.seconds
+    sampling = sum(seconds[part] for part in ("prefill", "generation", "search"))
+    learning = sum(seconds[part] for part in ("teacher", "training", "host"))
+    assert seconds["total"] == pytest.approx(max(sampling, learning) + seconds["sync"])
+    assert found.step.device_hours == pytest.approx(2 * seconds["total"] / 3600)
+    by_turns = planned().step.seconds
+    assert by_turns["total"] == pytest.approx(sampling + learning + seconds["sync"])
+    compiler.card(0.999)
+    assert not planned("--ahead").engine.fits
+
+
+def test_a_replica_of_samplers_lies_within_a_host():
+    learner = replace(MESHES["h20_8x8"], fsdp=4, topology="1x8x4")
+    samplers = MeshConfig("samplers", "gpu", fsdp=32, hosts=8, device="h20", topology="1x8x4")
+    recipe = RECIPES["hypereyes_30b_rl"]
+    said = plan_module._refusal(recipe, PRESETS[recipe.model], learner, None, 8, samplers)
+    assert said == "a rollout replica of 8 devices is not within a host, which samples with 4"
+    assert not plan_module._refusal(recipe, PRESETS[recipe.model], learner, None, 4, samplers)
+
+
+def test_sft_has_no_use_for_samplers(compiler):
+    with pytest.raises(UserError, match="hypereyes_2b_sft plays no rollouts; give it one mesh"):
+        planned("--mesh", "learner=1,device=h200,sampler=1", recipe="hypereyes_2b_sft")
