@@ -158,7 +158,7 @@ def _print(summary: SourceSummary, action: Check, console: Terminal) -> None:
         say(f"  split: {report.split}{f' (not read: {others})' if others else ''}")
     if report.unread_files:
         say(f"  not read, as they have another format or are compressed: {', '.join(report.unread_files)}")
-    for clause in report.incomplete:
+    for clause in (*report.incomplete, *report.copies):
         say(f"  {clause}")
     say(f"  rows: {shapes or 'none that can be used'}")
     for sentence in columns_in_words(report):

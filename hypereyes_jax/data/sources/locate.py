@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from hypereyes_jax.data.sources.formats import ARCHIVES, DATA_SUFFIXES, META, is
 from hypereyes_jax.data.sources.splits import TRAIN, SplitFiles, default_split, of_split
 from hypereyes_jax.data.sources.types import SourceOptions
 from hypereyes_jax.errors import UserError
-from hypereyes_jax.files import read_json_object
+from hypereyes_jax.files import open_regular, read_json_object
 
+_END = 1 << 15  # bytes by which files of one length are compared
 _HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w./-]+))?")
 _OBJECT = re.compile(r"([A-Za-z_][\w.]*|.+\.py):[A-Za-z_][\w.]*")
 
@@ -70,6 +71,27 @@ def locate(source: str, options: SourceOptions) -> SplitFiles[DataFile]:
             raise _missing(source)
         return _remote(remote.hub_files(hub["name"], hub["revision"], hub["split"], options.cache))
     return SplitFiles([_local(path)])
+
+
+def second_copies(files: Sequence[DataFile]) -> list[str]:
+    """A clause on each file that is as long as another one, and begins and ends as it does."""
+    by_size: dict[int, list[DataFile]] = {}
+    for file in files:
+        by_size.setdefault(file.path.stat().st_size, []).append(file)
+    clauses = []
+    for size, alike in by_size.items():
+        names: dict[bytes, str] = {}
+        for file in alike if size and len(alike) > 1 else ():
+            if (first := names.setdefault(_ends_of(file.path, size), file.name)) != file.name:
+                clauses.append(f"{file.name} seems to be a copy of {first}, and both are read")
+    return clauses
+
+
+def _ends_of(path: Path, size: int) -> bytes:
+    with open_regular(path) as file:
+        head = file.read(_END)
+        file.seek(max(0, size - _END))
+        return head + file.read(_END)
 
 
 def refuse_missing(source: str) -> None:

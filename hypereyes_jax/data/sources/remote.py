@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import posixpath
 import re
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.files import writing_atomic
 from hypereyes_jax.logins import without_login
 
+_UNSEEN = logging.NullHandler()
 _BLOCK = 8 << 20
 _ENDPOINT: str | None = None  # of the hub; None = what HF_ENDPOINT says
 
@@ -218,6 +220,8 @@ def _of_split(names: list[str], configs: Any, split: str | None, repository: str
 def _store(url: str) -> tuple[Any, str]:
     import fsspec
 
+    # Without a handler of anybody's, Python prints the tracebacks that it logs and raises besides.
+    logging.getLogger("gcsfs").addHandler(_UNSEEN)
     try:
         with _reaching(url):  # some connect at once
             return fsspec.core.url_to_fs(url)

@@ -21,7 +21,7 @@ from hypereyes_jax.data.sources.compressed import without_suffix
 from hypereyes_jax.data.sources.example_rows import ExampleRow, example_row
 from hypereyes_jax.data.sources.fields import is_blank, looks_like_picture, nested_too_deep
 from hypereyes_jax.data.sources.formats import open_rows
-from hypereyes_jax.data.sources.locate import is_object, locate
+from hypereyes_jax.data.sources.locate import is_object, locate, second_copies
 from hypereyes_jax.data.sources.media import Media, picture_of_name
 from hypereyes_jax.data.sources.objects import ObjectRows, object_rows
 from hypereyes_jax.data.sources.question_rows import REFERENCE, QuestionRow, question_rows
@@ -445,6 +445,7 @@ def _files(source: str | Path | Sequence[Any], options: SourceOptions, report: S
     location = locate(str(source), options)
     if [file.name for file in location.files] != [str(source)]:  # one that is named is meant alone
         report.incomplete = tuple(incomplete_shards(file.name for file in location.files))
+        report.copies = tuple(second_copies(location.files))
     report.split, report.other_splits, report.unread_files = location.split, location.others, location.unread
     for file, stem in zip(location.files, _stems([file.name for file in location.files]), strict=True):
         media = _media(options.image_root or file.root, options, None if options.image_root else file.fetch)

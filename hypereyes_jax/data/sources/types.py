@@ -137,6 +137,7 @@ class SourceReport:
     unread_files: tuple[str, ...] = ()  # of other formats, or compressed, beside those that are read
 
     incomplete: tuple[str, ...] = ()  # clauses on files that count themselves and are not all there
+    copies: tuple[str, ...] = ()  # and on those that hold the same as another one
 
     def add_bad(self, error: RowError) -> None:
         self.bad[error.kind] += 1
@@ -172,6 +173,7 @@ class SourceReport:
         ]
         sentences += self.ids_in_words()
         sentences += [f"{clause}: fetch the others, unless a part is meant" for clause in self.incomplete]
+        sentences += [f"{clause}: remove one of them" for clause in self.copies]
         if self.unread_files:
             sentences.insert(0, f"not read, as they have another format or are compressed: {_few(self.unread_files)}")
         if self.other_splits:

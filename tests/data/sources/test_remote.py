@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -118,3 +119,16 @@ def test_a_remote_store_is_copied_once_and_pictures_lie_beside_the_file(tmp_path
         open_questions("memory://set/none.jsonl", cache=tmp_path)
     with pytest.raises(UserError, match="can't be opened"):
         open_questions("nosuch://x/y.jsonl", cache=tmp_path)
+
+
+def test_what_a_store_logs_is_not_printed_beside_what_it_raises(tmp_path, monkeypatch, capsys):
+    def fail(url):
+        logging.getLogger("gcsfs").exception("out of retries")
+        raise OSError("no network")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
+    for name in (None, "gcsfs"):  # as in a command, where nobody has set up what is logged
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+    with pytest.raises(UserError, match=r"gs://bucket/rows.jsonl can't be read \(OSError\)"):
+        open_questions("gs://bucket/rows.jsonl")
+    assert capsys.readouterr().err == ""

@@ -284,12 +284,27 @@ def test_a_card_that_says_nothing_of_the_files_leaves_it_to_their_names(folder, 
 @pytest.mark.parametrize("ending", [".jsonl", "-0a1b2c.jsonl"])
 def test_shards_that_are_not_all_there_are_told(tmp_path, ending):
     for number in (0, 2):
-        (tmp_path / f"train-{number:05}-of-00003{ending}").write_text('{"question": "?", "answer": "x"}\n')
+        row = f'{{"question": "{number}?", "answer": "x"}}\n'
+        (tmp_path / f"train-{number:05}-of-00003{ending}").write_text(row)
     with open_questions(tmp_path) as questions:
         (told,) = questions.report.left_out()
         assert told.endswith("train-*-of-00003 only 2 are there: fetch the others, unless a part is meant")
     with open_questions(tmp_path / f"train-00000-of-00003{ending}") as questions:
         assert not questions.report.left_out()
-    (tmp_path / f"train-00001-of-00003{ending}").write_text('{"question": "?", "answer": "x"}\n')
+    (tmp_path / f"train-00001-of-00003{ending}").write_text('{"question": "1?", "answer": "x"}\n')
     with open_questions(tmp_path) as questions:
         assert not questions.report.left_out()
+
+
+def test_a_second_copy_of_a_file_is_told(tmp_path):
+    rows = [f'{{"question": "{n}?", "answer": "x"}}\n' for n in range(3)]
+    for name, text in (
+        ("rows.jsonl", "".join(rows)),
+        ("rows (1).jsonl", "".join(rows)),
+        ("b.jsonl", "".join(rows[::-1])),
+    ):
+        (tmp_path / name).write_text(text)
+    with open_questions(tmp_path) as questions:
+        (told,) = questions.report.left_out()
+    first, second = tmp_path / "rows (1).jsonl", tmp_path / "rows.jsonl"
+    assert told == f"{second} seems to be a copy of {first}, and both are read: remove one of them"
