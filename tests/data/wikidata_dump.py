@@ -94,7 +94,8 @@ def entities(people: int, seed: int = 0, filler: int = 0) -> Iterator[dict]:
 
 def write_dump(path: Path, rows: Iterator[dict]) -> int:
     """A JSON array with an entity a line, as .json, .json.gz or .json.bz2; returns the number of entities."""
-    opened: Callable[..., Any] = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+    opened = openers.get(path.suffix, open)
     count = 0
     with opened(path, "wt", encoding="utf-8", **({"compresslevel": 1} if path.suffix == ".gz" else {})) as file:
         file.write("[\n")
