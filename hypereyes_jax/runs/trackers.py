@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,29 +73,47 @@ class _Identity:
 
 
 class TensorBoardTracker:
-    """Event files. What a crashed run wrote of later steps is marked as void by `first_step`."""
+    """Event files. What a crashed run wrote of later steps is marked as void by `first_step`.
+
+    Events are written at once: tensorboardX's own writer has a thread, whose failures nobody hears but the terminal.
+    """
 
     def __init__(self, directory: Path, first_step: int):
-        from tensorboardX import SummaryWriter  # a second to import; commands that write no metrics do without
-
+        # a second to import; commands that write no metrics do without
+        self._event = importlib.import_module("tensorboardX.proto.event_pb2")
+        self._summary = importlib.import_module("tensorboardX.summary")
+        self._directory = directory
         with writing(directory):
-            self._writer = SummaryWriter(str(directory), purge_step=first_step)
+            directory.mkdir(parents=True, exist_ok=True)
+            writer = importlib.import_module("tensorboardX.event_file_writer").EventsWriter
+            self._file = writer(str(directory / "events"))
+            log = self._event.SessionLog
+            self._file.write_event(self._event.Event(step=first_step, session_log=log(status=log.START)))
+            self._file.flush()
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, step)
+        self._write(step, [self._summary.scalar(name, value) for name, value in scalars.items()])
 
     def log_samples(self, step: int, name: str, samples: Sequence[Sample]) -> None:
+        summaries = []
         for number, sample in enumerate(samples):
             # indented: TensorBoard reads Markdown, and a rollout's text is nobody's markup
             quoted = "\n".join(f"    {line}" for line in f"{sample.title}\n\n{sample.text}".splitlines())
-            self._writer.add_text(f"{name}/{number}", quoted, step)
+            summaries.append(self._summary.text(f"{name}/{number}", quoted))
             for place, image in enumerate(sample.images):
                 pixels = np.asarray(image.convert("RGB"))
-                self._writer.add_image(f"{name}/{number}/img_{place}", pixels, step, dataformats="HWC")
+                summaries.append(self._summary.image(f"{name}/{number}/img_{place}", pixels, dataformats="HWC"))
+        self._write(step, summaries)
+
+    def _write(self, step: int, summaries: Sequence[Any]) -> None:
+        with writing(self._directory):
+            for each in summaries:
+                self._file.write_event(self._event.Event(wall_time=time.time(), step=step, summary=each))
+            self._file.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with writing(self._directory):
+            self._file.close()
 
 
 class WandbTracker:

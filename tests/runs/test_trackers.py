@@ -1,11 +1,15 @@
 """Trackers: the real packages where they are installed, writing to this machine only."""
 
+import os
+import struct
 import sys
+import threading
 import types
 from dataclasses import dataclass
 
 import pytest
 from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.runs.metrics import MetricsWriter
@@ -142,6 +146,32 @@ def test_tensorboard_shows_samples_with_their_pictures(tmp_path):
     content = events.read_bytes()
     for part in (b"rl/accuracy", b"rl/samples/0/img_0", b"<answer>Chad</answer>"):
         assert part in content
+
+
+def test_tensorboard_on_a_full_disk_is_told_once_and_by_no_thread(tmp_path):
+    before = threading.active_count()
+    _, tracker = open_trackers(TrackingConfig(), tmp_path, "rl", 0)
+    assert threading.active_count() == before
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), tracker._file._py_recordio_writer._writer.fileno())
+    for write in (lambda: tracker.log(0, {"accuracy": 0.5}), tracker.close):
+        with pytest.raises(UserError, match="the disk is full"):
+            write()
+
+
+def test_tensorboard_gives_the_steps_and_values_that_were_logged(tmp_path):
+    _, tracker = open_trackers(TrackingConfig(), tmp_path, "rl", 3)
+    tracker.log(3, {"rl/accuracy": 0.5})
+    (path,) = (tmp_path / "tensorboard" / "rl").iterdir()  # before it is closed: a run that is killed loses nothing
+    events, data = [], path.read_bytes()
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        events.append(Event.FromString(data[12 : 12 + size]))
+        data = data[16 + size :]
+    version, begun, logged = events
+    assert version.file_version == "brain.Event:2"
+    assert (begun.step, begun.session_log.status) == (3, 1)  # what was written of step 3 and later is void
+    assert (logged.step, logged.summary.value[0].tag, logged.summary.value[0].simple_value) == (3, "rl/accuracy", 0.5)
 
 
 def test_no_event_files_where_none_are_wanted(tmp_path):
