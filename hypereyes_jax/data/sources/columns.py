@@ -28,6 +28,7 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that ho
         "answer_text",
         "direct_answers",
         "possible_answers",
+        "answer_key",
         "correct_answers",
         "ground_truth",
         "ground_truths",

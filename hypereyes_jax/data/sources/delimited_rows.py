@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
@@ -17,6 +18,7 @@ from hypereyes_jax.errors import UserError
 
 DELIMITERS = {",": "CSV", "\t": "TSV", ";": "CSV with semicolons", "|": "CSV with bars"}
 _BOM = "\ufeff"
+_RULE = re.compile(r"\s*:?-{2,}:?\s*$")
 _BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -84,6 +86,10 @@ class DelimitedRows:
         if any(cell.strip() for cell in record[len(self._names) :]):
             why = f"it has {len(record)} cells, where the first line names {len(self._names)} columns"
             raise BadRow("cells that no column takes", f"{why}: a cell that holds the delimiter needs quotes")
+        if record[0].strip() == self._names[0] and [cell.strip() for cell in record] == self._names:
+            raise BadRow("names of columns again", "it repeats the names of the columns, as where files were joined")
+        if _RULE.match(next(filter(None, record), "")) and all(_RULE.match(cell) for cell in record if cell.strip()):
+            raise BadRow("rule of a table", "it is the rule under the names of a table in Markdown")
         pairs = zip_longest(self._names, record[: len(self._names)], fillvalue="")
         return {name: cell if cell.strip() else None for name, cell in pairs if name}
 

@@ -121,7 +121,7 @@ def picture(value: Any) -> Picture:
     if isinstance(value, str) and value.strip():
         return Picture(value.strip() if len(value) < 4096 else value)
     if isinstance(value, Mapping):
-        for key in ("bytes", "image", "image_url", "url", "path", "src", "data", "base64", "source"):
+        for key in ("bytes", "image", "image_url", "url", "path", "src", "data", "base64", "source", "file_name"):
             if value.get(key):
                 return picture(value[key])
     raise BadRow("image of no known form", f"an image must be bytes, base64, a data URI, a path or a URL{_not(value)}")

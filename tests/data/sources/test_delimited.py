@@ -105,6 +105,8 @@ def test_a_first_line_of_many_names_is_read_in_time_linear_in_its_length(tmp_pat
         ("question,answer\n" + "x" * 2000 + ",a\n", "line 2: it has 2,003 bytes, where at most 1,000"),
         ('question,answer\n"' + "x\n" * 2000 + '",a\n', "line 2: it has 1,001 bytes, where at most 1,000"),
         ("question,answer\n", "no row of .*rows.csv can be used"),
+        ("question,answer\nWhat?,a\n question,answer\n", "line 3: it repeats the names of the columns"),
+        ("| question | answer |\n|:---|---:|\n| What? | a |\n", "line 2: it is the rule under the names of a table"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_told_with_its_line(tmp_path, text, why):

@@ -260,3 +260,10 @@ def test_a_call_of_finish_that_gives_up_is_no_answer(lines):
     said = 'Action: Finish\nAction Input: {"return_type": "give_up_and_restart"}'
     with pytest.raises(UserError, match="an <answer> in it is empty"):
         open_examples(lines({"messages": ask("?", said)}))
+
+
+def test_the_key_of_arc_is_the_answer_and_an_image_of_coco_has_its_file(lines, pictures):
+    choices = {"label": ["A", "B"], "text": ["rock", "gas"]}
+    row = {"question": "?", "choices": choices, "answerKey": "B", "image": {"id": 5, "file_name": "pics/0.png"}}
+    (question,) = open_questions(lines(row))
+    assert (question.answers, len(question.images)) == (("gas", "B"), 1)
