@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from hypereyes_jax.configs.model import Qwen3VLConfig
-from hypereyes_jax.data.sources import Place, RowError, SourceOptions, SourceReport, open_examples
+from hypereyes_jax.data.sources import Place, RowError, SourceOptions, open_examples
 from hypereyes_jax.data.trajectories import DO_NOT_FIT, RowLimits, Trajectories, unusable
 from hypereyes_jax.errors import UserError
 from hypereyes_jax.launch.processes import Processes
@@ -43,7 +43,7 @@ def open_demonstrations(
         index: RowError(Place(file, number, unit), kind, why, can_skip=refuse)
         for index, file, number, unit, kind, why in sorted(row for rows in errors for row in rows)
     }
-    report = SourceReport(split=examples.report.split, other_splits=examples.report.other_splits)
+    report = examples.report.of_files()
     for error in left_out.values():
         if refuse and error.kind not in DO_NOT_FIT:
             examples.close()

@@ -139,6 +139,16 @@ class SourceReport:
     incomplete: tuple[str, ...] = ()  # clauses on files that count themselves and are not all there
     copies: tuple[str, ...] = ()  # and on those that hold the same as another one
 
+    def of_files(self) -> SourceReport:
+        """What it says of files, and nothing of the rows in them."""
+        return SourceReport(
+            split=self.split,
+            other_splits=self.other_splits,
+            unread_files=self.unread_files,
+            incomplete=self.incomplete,
+            copies=self.copies,
+        )
+
     def add_bad(self, error: RowError) -> None:
         self.bad[error.kind] += 1
         self.first_bad.setdefault(error.kind, error)
