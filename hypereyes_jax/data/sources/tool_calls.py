@@ -65,6 +65,7 @@ IMAGES = tuple(
     "image_path image_paths img_path image_url image_urls img_url".split()
 )
 BOXES = tuple("area areas bbox_2d bbox bboxes box boxes regions region crop coordinates".split())
+_ANSWERS = ("answer", "final_answer")  # of an object that is asked for as an answer, beside a confidence
 # Tools of other agents that end an episode with their one argument.
 _ANSWERING = frozenset("final_answer finish answer submit submit_answer give_answer finish_answer".split())
 _IGNORED = frozenset(("label", "goal", "reason", "k", "top_k", "topk", "num_results", "n", "lang", "language"))
@@ -76,10 +77,12 @@ _MARKED = re.compile(  # answers as others mark them
     r"\\boxed\{(?:\\text\{(?P<text>[^{}]*)\}|(?P<boxed>(?:[^{}]|\{[^{}]*\})*))\}"
     r"|<(?:final_answer|Answer|solution)>(?P<tagged>.*?)</(?:final_answer|Answer|solution)>"
     r"|<\|begin_of_box\|>(?P<glm>.*?)<\|end_of_box\|>"
-    r"|(?:^|\n)[ \t]*\**(?:Final Answer|Answer)(?:\*\*)?[ \t]*:(?:\*\*)?(?P<label>.+)",
+    r"|(?:^|\n)[ \t]*\**(?:Final Answer|Exact Answer|Answer)(?:\*\*)?[ \t]*:(?:\*\*)?"
+    r"(?P<label>.+?)(?=\n[ \t]*\**(?:Confidence|Explanation|Sources?|References)\b[^\n:]*:|\Z)",
     re.DOTALL,
 )
 
+_SPELT = re.compile(r"<(/?)(answer|think|thinking|reason)(?:\s[^<>]*)?>", re.IGNORECASE)  # with attributes, in any case
 _OURS = re.compile(r"img_\d{1,6}")
 _NUMBERED = re.compile(r"\W*(?:(?:img|image|picture|pic|photo|frame)[\s_#-]*)?(\d{1,6})\W*", re.IGNORECASE)
 _UNNUMBERED = re.compile(  # the image of a question that has one
@@ -180,6 +183,7 @@ class ToolCalls:
 
     def _notation(self, text: str, beside: Sequence[Any]) -> tuple[str, Sequence[Any]]:
         """A turn's text and calls, where it may have been written in another notation."""
+        text = _SPELT.sub(lambda tag: f"<{tag[1]}{tag[2].lower()}>", text)
         inside = list(_CALL.finditer(text))
         if len(beside) + len(inside) == 1 and "<answer>" not in text:
             call = beside[0] if beside else json_or_none(inside[0][2])
@@ -305,11 +309,16 @@ class ToolCalls:
         if "<answer>" in text:
             return text
         head, closed, tail = text.rpartition("</reason>")
-        answers = [match[match.lastgroup or 0] for match in _MARKED.finditer(tail)]
-        answer = (answers[-1] if answers else tail).strip()
+        *_, match = None, *_MARKED.finditer(tail)
+        value = json_or_none(tail) if match is None else None
+        named = next((value[name] for name in _ANSWERS if name in value), None) if isinstance(value, Mapping) else None
+        if match is not None and not closed and (words := tail[: match.start()].strip()):
+            head, closed = f"<reason>{words}", "</reason>"  # which would be lost
+        is_marked = match is not None or isinstance(named, str)
+        answer = (match[match.lastgroup or 0] if match else named if isinstance(named, str) else tail).strip()
         if not answer:
             raise BadRow(NO_ANSWER, "its last turn neither calls a tool nor answers")
-        self._mapped["mark of an answer" if answers else "words of the last turn", "<answer>"] += 1
+        self._mapped["mark of an answer" if is_marked else "words of the last turn", "<answer>"] += 1
         return f"{head}{closed}{chr(10) if closed else ''}<answer>{answer}</answer>"
 
     def _written(self, call: _Call, units: BoxUnits, as_found: str) -> str:

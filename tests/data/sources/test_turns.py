@@ -210,6 +210,11 @@ def test_the_reason_of_react_stays_a_reason(lines, pictures):
         "It is <Answer>Oslo</Answer>",
         "<final_answer>\nOslo\n</final_answer>",
         "<|begin_of_box|>Oslo<|end_of_box|>",
+        "<ANSWER>Oslo</ANSWER>",
+        '<Think>k</Think><answer type="short">Oslo</answer>',
+        "Explanation: because\nExact Answer: Oslo\nConfidence: 90%",
+        "**Answer:** Oslo\n\nSources: a page",
+        '{"answer": "Oslo", "confidence": 0.9}',
     ],
 )
 def test_an_answer_is_read_where_others_mark_it(lines, pictures, turn):
@@ -264,3 +269,19 @@ def test_boxes_in_pixels_of_several_images_are_fractions_of_each(tmp_path, lines
     with open_examples(lines(theirs(search(image=[0, 1], bbox=[0, 0, 2000, 500]), LAST, images=2))) as examples:
         calls = parse_turn(examples[0].turns[0]).calls
     assert calls == (ImageSearch("img_0", ((0.0, 0.0, 1.0, 0.5),)), ImageSearch("img_1", ((0.0, 0.0, 0.5, 0.5),)))
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason"),
+    [
+        ("It lies in Norway.\n**Answer:** Oslo", "It lies in Norway."),
+        ("So \\boxed{Oslo}", "So"),
+        ("<think>k</think>So \\boxed{Oslo}", "k"),
+        ("<Think>k</Think>Oslo", "k"),
+        ("Answer: Oslo", ""),
+    ],
+)
+def test_words_before_a_marked_answer_are_its_reason_where_there_is_no_other(lines, pictures, turn, reason):
+    with open_examples(lines(theirs(turn))) as examples:
+        parsed = parse_turn(examples[0].turns[0])
+    assert (parsed.reason, parsed.action) == (reason, OSLO)
