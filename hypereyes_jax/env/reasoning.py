@@ -25,6 +25,7 @@ _MOST_RESPELT = 2048  # tags of reasoning that are spelt in another way, of a tu
 _LONGEST_FIRST = sorted((tag.strip("<>") for tag in REASONS), key=len, reverse=True)
 _NAMES = rf"(?>(?i:{'|'.join(_LONGEST_FIRST)}))"
 # A megabyte of "<" or of half a tag is read in a few hundredths of a second: letters looked for first, no way back.
+# White space may stand where <cot> ends.
 _LETTERS = ({tag[at] for tag in REASONS} for at in range(1, 5))
 _BEGIN = "".join(rf"[{''.join(sorted(each | {letter.upper() for letter in each}))}\s]" for each in _LETTERS)
 _ATTRIBUTES = r"\s[^<>]{0,200}+"
