@@ -55,7 +55,8 @@ def cure_of_place(place: Path | str) -> str:
         cure = what_wrote([path.name], path.parent) if path.suffix == ".gguf" else None
         return cure or f"It is a file: give the directory it lies in, if that holds a whole checkpoint. {LAYOUT}"
     names = sorted(each.name for each in path.iterdir())
-    inner = sorted(each.parent.relative_to(path).as_posix() for each in path.glob("*/config.json"))
+    below = [*path.glob("*/config.json"), *path.glob("snapshots/*/config.json")]  # the latter in the hub's cache
+    inner = sorted(each.parent.relative_to(path).as_posix() for each in below)
     inner = [name for name in inner if _has_weights(path / name)]
     if inner:
         given = ", ".join(str(path / name) for name in inner[:_MOST_NAMES])

@@ -17,6 +17,10 @@ from hypereyes_jax.errors import UserError
 from hypereyes_jax.models.storage import is_url
 
 _ID = re.compile(r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+# The page of a model, as a browser has its address.
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:/tree/(?P<revision>[\w./-]+?))?/?"
+)
 _WANTED = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "LICENSE*", "README.md")  # never a pickle
 
 
@@ -35,8 +39,8 @@ class HubId(NamedTuple):
 
 
 def hub_id(name: str) -> HubId | None:
-    """`org/name[@revision]` as a hub id; None if it does not read as one."""
-    match = _ID.fullmatch(name)
+    """`org/name[@revision]`, or the address of a model's page, as a hub id; None if it does not read as one."""
+    match = _ID.fullmatch(name) or _PAGE.fullmatch(name)
     return HubId(match["repository"], match["revision"]) if match else None
 
 
@@ -48,9 +52,11 @@ def locate(checkpoint: str | os.PathLike[str]) -> Path | str:
     Raises HubError if a hub id can't be had.
     """
     name = os.fspath(checkpoint)
-    if is_url(name):
-        return name
+    if not name.strip():
+        raise HubError("the checkpoint is an empty text. Give a directory, a hub id or a URL.")
     repository = hub_id(name)
+    if repository is None and is_url(name):
+        return name
     if repository is None or Path(name).exists():
         return Path(name)
     return _downloaded(repository)

@@ -131,7 +131,7 @@ def load_chat_format_of(checkpoint: str) -> ChatFormat:
 
     Raises UserError as that does, and for a checkpoint that is not there.
     """
-    hub = None if is_url(checkpoint) or Path(checkpoint).exists() else hub_id(checkpoint)
+    hub = None if Path(checkpoint).exists() else hub_id(checkpoint)
     place = checkpoint if hub is None else str(download(hub, files=TOKENIZER_FILES))
     directory = open_directory(place if is_url(place) else Path(place))
     if not directory.exists("tokenizer.json"):

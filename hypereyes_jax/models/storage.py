@@ -242,7 +242,13 @@ def _of_fsspec(path: str, call: Callable[[], Any]) -> Any:
 def _client_errors() -> tuple[type[BaseException], ...]:
     """What fsspec's file systems raise, and what the network clients raise that some of them let through."""
     kinds: list[type[BaseException]] = [OSError, ValueError]
-    for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
+    clients = (
+        ("botocore.exceptions", "BotoCoreError"),
+        ("aiohttp", "ClientError"),
+        ("httpx", "TransportError"),  # of the hub's own library, which may come with a newer one of the same makers
+        ("httpx2", "TransportError"),
+    )
+    for module, name in clients:
         if module in sys.modules:
             kinds.append(getattr(sys.modules[module], name))
     return tuple(kinds)

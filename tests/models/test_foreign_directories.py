@@ -35,6 +35,15 @@ def made(tmp_path, *names):
         (("Q4_K_M.gguf", "mmproj.gguf"), "weights in GGUF, for llama.cpp. Give the checkpoint that they were made of"),
         (("consolidated.00.pth", "params.json"), "weights in pickles, which are never read"),
         (
+            (
+                "snapshots/ab1/config.json",
+                "snapshots/ab1/model.safetensors",
+                "refs/main",
+                "blobs/ab",
+            ),  # the hub's cache
+            "holds a checkpoint in folders: give {place}/snapshots/ab1",
+        ),
+        (
             ("checkpoint-5/config.json", "checkpoint-5/model.safetensors", "trainer_state.json"),
             "holds a checkpoint in folders: give {place}/checkpoint-5",
         ),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import sys
+from types import SimpleNamespace
 
 import huggingface_hub
 import jax
 import numpy as np
 import pytest
 
+from hypereyes_jax.errors import UserError
 from hypereyes_jax.models import hub as hub_module
 from hypereyes_jax.models.hub import HubError, HubId, download, hub_id, locate, upload
 from hypereyes_jax.models.qwen3_vl import load_hf, save_hf
+from hypereyes_jax.models.storage import FsspecDirectory
 from tests.models.hub_server import Hub, serving
 from tests.models.torch_reference import CONFIGS
 from tests.random_weights import random_params
@@ -39,6 +43,10 @@ def model(tmp_path):
         ("../name", None),
         ("name", None),
         ("org/name@", None),
+        ("https://huggingface.co/Qwen/Qwen3-VL-2B-Instruct", HubId("Qwen/Qwen3-VL-2B-Instruct")),
+        ("https://huggingface.co/org/name/tree/v1.0/", HubId("org/name", "v1.0")),
+        ("https://huggingface.co/datasets/org/name", None),
+        ("https://example.org/org/name", None),
     ],
 )
 def test_what_reads_as_a_hub_id(name, found):
@@ -127,3 +135,21 @@ def test_a_commit_that_fails_has_one_sentence(model, tmp_path):
     with pytest.raises(HubError, match="org/name can't be had from the hub or written to it") as caught:
         upload(tmp_path / "model", HubId("org/name"), "Step 3", endpoint="http://127.0.0.1:9")
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_name_of_a_checkpoint_is_told():
+    with pytest.raises(HubError, match="the checkpoint is an empty text"):
+        locate("")
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_a_failure_of_the_hubs_own_client_is_one_sentence(monkeypatch, name):
+    client = SimpleNamespace(TransportError=type("TransportError", (Exception,), {}))
+    monkeypatch.setitem(sys.modules, name, client)
+
+    def fail(path):
+        raise client.TransportError("no network")
+
+    directory = FsspecDirectory(SimpleNamespace(isfile=fail), "org/name", "hf://org/name/")
+    with pytest.raises(UserError, match=r"can't read hf://org/name/config.json \(TransportError: no network\)"):
+        directory.exists("config.json")

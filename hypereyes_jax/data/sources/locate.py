@@ -21,6 +21,10 @@ from hypereyes_jax.files import open_regular, read_json_object
 
 _END = 1 << 15  # bytes by which files of one length are compared
 _HUB = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<split>[\w./-]+))?")
+# The pages of a data set of the hub and of a file in one, as a browser has their addresses.
+_SITE = r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/datasets/"
+_PAGE = re.compile(_SITE + r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(?:/tree/(?P<revision>[\w./-]+?)|/viewer.*)?/?")
+_FILE_PAGE = re.compile(rf"({_SITE}[^/]+/[^/]+)/blob/")
 _OBJECT = re.compile(r"([A-Za-z_][\w.]*|.+\.py):[A-Za-z_][\w.]*")
 
 
@@ -47,8 +51,10 @@ def locate(source: str, options: SourceOptions) -> SplitFiles[DataFile]:
     """
     if not source.strip():
         raise UserError("the source is an empty text. Give a file, a folder, a pattern or a URL.")
+    if page := _PAGE.fullmatch(source):
+        return _remote(remote.hub_files(page["name"], page["revision"], None, options.cache))
     if remote.is_url(source):
-        return _remote(remote.files(source, options.cache))
+        return _remote(remote.files(_FILE_PAGE.sub(r"\1/resolve/", source), options.cache))
     path = _expanded(source)
     if any(mark in source for mark in "*?[") and not os.path.exists(path):
         matches = sorted(glob.glob(str(path), recursive=True))

@@ -15,6 +15,7 @@ import pytest
 
 from hypereyes_jax.data import open_questions
 from hypereyes_jax.data.sources import remote
+from hypereyes_jax.data.sources.splits import SplitFiles
 from hypereyes_jax.errors import UserError
 from tests.models.hub_server import Hub, serving
 
@@ -132,3 +133,17 @@ def test_what_a_store_logs_is_not_printed_beside_what_it_raises(tmp_path, monkey
     with pytest.raises(UserError, match=r"gs://bucket/rows.jsonl can't be read \(OSError\)"):
         open_questions("gs://bucket/rows.jsonl")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("page", ["", "/", "/tree/main", "/viewer/default/train"])
+def test_the_page_of_a_data_set_names_it(hub, tmp_path, page):
+    with open_questions(f"https://huggingface.co/datasets/org/name{page}", cache=tmp_path) as questions:
+        assert questions.ids == ("a", "b")
+
+
+def test_the_page_of_a_file_names_it(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(remote, "files", lambda url, cache: asked.append(url) or SplitFiles([]))
+    with pytest.raises(UserError, match="has no files"):
+        open_questions("https://huggingface.co/datasets/org/set/blob/main/data/blob/x.parquet", cache=tmp_path)
+    assert asked == ["https://huggingface.co/datasets/org/set/resolve/main/data/blob/x.parquet"]
