@@ -152,6 +152,25 @@ async def _make(
     return summary
 
 
+def _of_classes(facts: dict[str, dict[str, object]], photos: PhotoSet, path: Path) -> dict[str, dict[str, object]]:
+    """Facts under the names that the classes have, whatever case and punctuation a file writes them in; says which
+    classes have none. Raises UserError if none has any."""
+    from hypereyes_jax.env.judging.judges import normalise
+
+    classes = {normalise(label): label for label in photos.classes} | {label: label for label in photos.classes}
+    names = {name: classes.get(name, classes.get(normalise(name))) for name in facts}
+    of_classes = {label: facts[name] for name, label in names.items() if label is not None}
+    missing = [label for label in photos.classes if label not in of_classes]
+    if not of_classes:
+        raise UserError(
+            f"{path} names none of the classes of {photos.name}: it has {', '.join(list(facts)[:3]) or 'none'}, and "
+            f"they are {', '.join(photos.classes[:3])}, ..."
+        )
+    if missing:
+        print(f"{len(missing)} of {len(photos.classes)} classes have no facts in {path} (such as {missing[0]})")
+    return of_classes
+
+
 async def _knowledge(
     config: SynthPhotosConfig,
     photos: PhotoSet,
@@ -170,7 +189,7 @@ async def _knowledge(
         value = read_json(config.facts)
         if not isinstance(value, dict) or not all(isinstance(facts, dict) for facts in value.values()):
             raise UserError(f"{config.facts} must be an object {{class: {{field: value}}}}.")
-        return dictionary_knowledge(value, str(config.facts.name)), {}
+        return dictionary_knowledge(_of_classes(value, photos, config.facts), str(config.facts.name)), {}
     assert client is not None
     folder = config.out / "knowledge"
     keys = SearchKeys.of(os.environ)

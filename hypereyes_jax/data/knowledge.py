@@ -6,6 +6,7 @@ the miniature's world stands in.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -61,6 +62,8 @@ FIELDS: dict[str, dict[str, tuple[str, str]]] = {
         "coat": ("kind of coat", TEXT),
     },
 }
+_DIGITS = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,15})?")
+_LONGEST_NAME = 200  # bytes of a file's name
 GENERAL = {
     "origin": ("where it comes from", TEXT),
     "size": ("its typical size as a number", NUMBER),
@@ -100,8 +103,11 @@ def fields_of(photo_set: str) -> dict[str, tuple[str, str]]:
 
 
 def entry_path(folder: Path, label: str) -> Path:
-    """The file of a class."""
-    return folder / (re.sub(r"[^a-z0-9]+", "-", normalise(label)).strip("-") + ".json")
+    """The file of a class, called as this is in whatever script; a name that no file can have is cut, or a digest."""
+    name = re.sub(r"\W+", "-", normalise(label)).strip("-")
+    if not name or len(name.encode()) > _LONGEST_NAME:
+        name = f"{name[:40]}-{hashlib.sha256(label.encode()).hexdigest()[:12]}".lstrip("-")
+    return folder / f"{name}.json"
 
 
 def write_entry(path: Path, entry: KnowledgeEntry) -> None:
@@ -162,11 +168,14 @@ def read_knowledge(folder: Path) -> dict[str, KnowledgeEntry]:
 def dictionary_knowledge(
     facts: Mapping[str, Mapping[str, Any]], source: str = "dictionary"
 ) -> dict[str, KnowledgeEntry]:
-    """A knowledge base from {label: {field: value}}, for work offline. A value that is a number is one."""
+    """A knowledge base from {label: {field: value}}, for work offline. A value that is a number is one, also as
+    a text of digits alone."""
     entries = {}
     for label, values in facts.items():
         entry_facts = []
         for name, value in values.items():
+            if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):  # as tables of texts have it
+                value = float(value) if "." in value else int(value)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             entry_facts.append(
                 Fact(

@@ -66,6 +66,10 @@ async def build_knowledge(
     Raises:
       FatalSearchError, ChatError: no later search or request can work, either. What is written stays.
     """
+    labels: dict[Path, str] = {}
+    for label in classes:  # all are built at a time, and one would be written over the other
+        if (other := labels.setdefault(entry_path(folder, label), label)) != label:
+            raise UserError(f"the classes {other!r} and {label!r} would have the same file. Rename one of them.")
     await asyncio.to_thread(_make_folder, folder)
     outcome = Building()
     gate = asyncio.Semaphore(concurrency)

@@ -118,3 +118,14 @@ async def serve(answer):
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     return f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
+
+
+def test_facts_are_of_the_classes_however_a_file_spells_them_and_what_lacks_some_is_told(command, tmp_path, capsys):
+    own = {name.upper().replace(" ", "_"): {"wingspan": str(n)} for n, name in enumerate(list(FACTS)[:2])}
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(own))
+    assert cli.main([*command, "--facts", str(path), "--count", "2", "--max-entities", "2"]) == 0
+    assert "1 of 3 classes have no facts in" in capsys.readouterr().out
+    path.write_text(json.dumps({"Robin": {"wingspan": 3}}))
+    assert cli.main([*command, "--facts", str(path), "--out", str(tmp_path / "none")]) == 2
+    assert "names none of the classes of cub: it has Robin, and they are Black footed Alb" in capsys.readouterr().err

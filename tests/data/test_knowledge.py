@@ -191,3 +191,19 @@ def test_offline_a_dictionary_stands_in():
     known = dictionary_knowledge({"Rook": {"wingspan": 90, "diet": "worms"}})
     assert known["Rook"].fact("wingspan") == Fact("wingspan", "90", "dictionary", "", 90.0)
     assert known["Rook"].fact("diet").number is None
+
+
+def test_classes_of_every_script_have_files_of_their_own(tmp_path):
+    labels = ["猫", "犬", "Кошка", "Épagneul", "!!!", "---", "x" * 500, "猫" * 300, "A-10"]
+    paths = [entry_path(tmp_path, label) for label in labels]
+    assert len(set(paths)) == len(labels)
+    assert (paths[0].name, paths[3].name) == ("猫.json", "epagneul.json")
+    for path in paths:
+        path.touch()
+    assert len(list(tmp_path.glob("*.json"))) == len(labels)
+
+
+async def test_classes_that_would_have_the_same_file_are_refused_before_anything_is_searched(tmp_path):
+    with pytest.raises(UserError, match=r"the classes 'Robin' and 'The Robin' would have the same file"):
+        await build_knowledge({"Robin": None, "The Robin": None}, FIELDS, "bird", tmp_path / "kb", None, None)
+    assert not (tmp_path / "kb").exists()
