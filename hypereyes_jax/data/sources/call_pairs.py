@@ -10,7 +10,12 @@ from collections.abc import Sequence
 
 from hypereyes_jax.data.sources.call_notations import holds_call
 from hypereyes_jax.data.sources.conversations import SourceMessage
-from hypereyes_jax.data.sources.turn_checks import CALL_WITHOUT_RESULT, RESULT_WITHOUT_CALL, shows_result
+from hypereyes_jax.data.sources.turn_checks import (
+    CALL_WITHOUT_RESULT,
+    RESULT_WITHOUT_CALL,
+    RESULTS_OUT_OF_ORDER,
+    shows_result,
+)
 from hypereyes_jax.data.sources.types import BadRow
 
 
@@ -53,6 +58,13 @@ def _check_results(turn: Sequence[SourceMessage], shown: Sequence[SourceMessage]
             RESULT_WITHOUT_CALL,
             f"a tool result in it is of the call {strangers[0][:60]!r}, and the calls before it are {_listed(ids)}: "
             "give the result the id of its call",
+        )
+    named = [each for message in results for each in message.ids]
+    if ids and len(set(ids)) == len(ids) and named != sorted(named, key=ids.index):  # others stand between them
+        raise BadRow(
+            RESULTS_OUT_OF_ORDER,
+            "its tool results come in another order than the calls they are of, and others' messages between them: "
+            "write them in the order of the calls",
         )
 
 

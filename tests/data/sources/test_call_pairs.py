@@ -71,6 +71,10 @@ BAD = {
     "ms-swift's result before any turn": ([ASK, RESPONSE, LAST], WITHOUT_CALL),
     "LLaMA-Factory's behind an answer": ([HUMAN, GPT, HUMAN, OBSERVATION, GPT], WITHOUT_CALL),
     "Anthropic's of another call": ([ASK, uses("a"), used("b"), LAST], WITHOUT_CALL),
+    "results apart, in another order": (
+        [ASK, calls("a", "b"), result("b"), MORE, result("a"), LAST],
+        "results out of order",
+    ),
     "the older form's": ([ASK, OLD_RESULT, LAST], WITHOUT_CALL),
 }
 
@@ -101,6 +105,7 @@ GOOD = {
     "a marked result of the user": [ASK, calls("a"), MARKED, LAST],
     "pictures of the user as results": [ASK, calls("a"), PICTURE, LAST],
     "a picture behind a result": [ASK, calls("a"), result("a"), PICTURE, LAST],
+    "results apart": [ASK, calls("a", "b"), result("a"), MORE, result("b"), LAST],
     "words behind a result": [ASK, calls("a"), result("a"), MORE, LAST],
     "a call in fenced JSON": [
         ASK,
