@@ -118,7 +118,12 @@ def _short(row: Row, layout: Layout, columns: tuple[str | None, ...], default_id
             return None
         if answer not in answers:
             answers.append(answer)
-    if not answers or len(answers[0]) == 1 or is_cipher(text) or (type(value) is str and answers[0][0] in "[{"):
+    if (
+        not answers
+        or len(answers[0]) == 1
+        or (" " not in text and is_cipher(text))
+        or (type(value) is str and answers[0][0] in "[{")
+    ):
         return None  # nothing, the letter of an option, a list or an object in a text, or a cipher
     kind = "" if of_kind is None else row[of_kind]
     row_id = None if of_id is None else row[of_id]
