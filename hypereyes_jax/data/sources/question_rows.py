@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from hypereyes_jax.data.sources import conversations
+from hypereyes_jax.data.sources import prompts
 from hypereyes_jax.data.sources.columns import Fields, Layout, no_column
 from hypereyes_jax.data.sources.conversation_marks import is_cipher, refuse_cipher, refuse_template, refuse_unwanted
+from hypereyes_jax.data.sources.conversations import conversation
 from hypereyes_jax.data.sources.example_rows import our_example
 from hypereyes_jax.data.sources.fields import (
     answer_in,
@@ -28,6 +29,7 @@ from hypereyes_jax.data.sources.fields import (
 from hypereyes_jax.data.sources.media import Clip, Media, Picture
 from hypereyes_jax.data.sources.message_shapes import looks_like_items
 from hypereyes_jax.data.sources.options import options_of, right_option, with_options
+from hypereyes_jax.data.sources.row_messages import holds_conversation
 from hypereyes_jax.data.sources.types import BadRow, Row
 from hypereyes_jax.env.types import Question
 from hypereyes_jax.env.web.untrusted import parse_json
@@ -92,12 +94,12 @@ def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow
     if text is None:
         if "turns" in row and "observations" in row:
             return [_demonstration(row)]
-        if conversations.holds_conversation(row, layout):
+        if holds_conversation(row, layout):
             return [_conversation(row, layout, default_id)]
         raise no_column(row, "text", "question")
     if "text" not in layout.named and text is row.get("instruction") and isinstance(more := row.get("input"), str):
         text = f"{text}\n{more}" if more else text  # Alpaca's, of which the input may be the question itself
-    if "history" in row and conversations.follows_others(row):
+    if "history" in row and prompts.follows_others(row):
         why = "it has a 'history', and its question can't be asked without the turns before it"
         raise BadRow("turns before the question", f"{why}: leave such rows out")
     return [_plain(row, layout, text, default_id)]
@@ -169,7 +171,7 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     if any(isinstance(part, str) for part in column):
         cure = 'is a whole column in one row? pandas writes rows by to_json(FILE, orient="records", lines=True)'
         raise BadRow("no question", f"it needs 'question', a string or messages, not {len(column)} texts ({cure})")
-    prompt = conversations.prompt_in(text)
+    prompt = prompts.prompt_in(text)
     text = text if prompt is None else prompt.question()
     places = image_places(text) if prompt is None and isinstance(text, str) else prompt.places if prompt else 0
     meta = _rest(row, layout)
@@ -183,7 +185,7 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     more = layout.get(row, "more_answers") if "more_answers" in there else None
     if "answers" not in there and more is None:
         raise no_column(row, "answers", "answer")
-    value = conversations.reply_in(layout.get(row, "answers"))
+    value = prompts.reply_in(layout.get(row, "answers"))
     answers = answers_of(value, more)
     if layout.options:
         text, answers = with_options(row, text, answers, value)
@@ -227,7 +229,7 @@ def _verl(row: Row, layout: Layout, default_id: str) -> QuestionRow:
     if "answers" in layout.named or truth is None:
         truth = layout.get(row, "answers")
     text = layout.get(row, "text") if "text" in layout.named else extra.get("question")
-    prompt = conversations.prompt_in(row.get("prompt"))
+    prompt = prompts.prompt_in(row.get("prompt"))
     if not isinstance(text, str) or not text.strip():
         text = first((row.get("prompt"), layout.get(row, "text"))) if prompt is None else prompt.question()
     refuse_template(text_of(text, "prompt"))
@@ -298,16 +300,16 @@ def _option_text(text: Mapping[str, Any]) -> Any:
 
 
 def _conversation(row: Row, layout: Layout, default_id: str) -> QuestionRow:
-    talk = conversations.conversation(row, layout)
-    prompt = conversations.first_prompt(talk.messages)
+    talk = conversation(row, layout)
+    prompt = prompts.first_prompt(talk.messages)
     pictures = tuple(part for part in prompt if isinstance(part, Picture))
     clips = tuple(part for part in prompt if isinstance(part, Clip))
-    text = conversations.question_text(prompt)
+    text = prompts.question_text(prompt)
     value = layout.get(row, "answers")
     # a verdict on the reply, or the reply itself, as items
     if value is None or ("answers" not in layout.named and (isinstance(value, bool) or looks_like_items(value))):
         refuse_unwanted(row)
-        value = conversations.final_answer(talk.messages)
+        value = prompts.final_answer(talk.messages)
     if value is None:
         raise BadRow("no answer", "it needs an answer: a column, or <answer>...</answer> in the last message")
     return QuestionRow(
@@ -331,7 +333,7 @@ def _demonstration(row: Row) -> QuestionRow:
         raise BadRow("no answer", "it needs <answer>...</answer> in its last turn")
     return QuestionRow(
         example.id,
-        text_of(conversations.question_text(parts), "question"),
+        text_of(prompts.question_text(parts), "question"),
         tuple(part for part in parts if isinstance(part, Picture)),
         answers_of(answer),
         "",
