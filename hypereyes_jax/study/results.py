@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,17 @@ TRAJECTORIES = "trajectories-model-questions.jsonl"
 
 @dataclass(frozen=True)
 class Results:
-    """Results of one variant over all its seeds and shuffles, keyed so that variants pair question by question."""
+    """Results of one variant over all its seeds and shuffles, keyed so that variants pair question by question.
+
+    Answers to one question are alike, whatever the seed: intervals are over questions.
+    """
 
     rows: Mapping[str, QuestionResult]
+    copies: int = 1  # times that each result stands here: of the base model, one evaluation is that of every seed
 
     @property
     def n(self) -> int:
-        return len(self.rows)
+        return len(self.rows) // self.copies
 
     @property
     def correct(self) -> dict[str, float]:
@@ -41,19 +45,29 @@ class Results:
         return {key: float(row.rounds) for key, row in self.rows.items()}
 
     def accuracy(self) -> Interval:
-        """The accuracy in %, with the Wilson interval."""
-        right = sum(row.correct for row in self.rows.values())
-        low, high = wilson_interval(right, self.n)
-        return Interval(100 * right / self.n if self.n else 0.0, 100 * low, 100 * high)
+        """The accuracy in %, with the Wilson interval; of several answers to a question, with a bootstrap's."""
+        shares = self._by_question("correct")
+        if len(shares) == self.n:
+            right = round(sum(shares))
+            low, high = wilson_interval(right, self.n)
+            return Interval(100 * right / self.n if self.n else 0.0, 100 * low, 100 * high)
+        return Interval(*(100 * each for each in mean_interval(shares)))
 
     def mean(self, name: str) -> Interval:
         """The mean of `rounds`, `searches` or `tokens`."""
-        return mean_interval([float(getattr(row, name)) for row in self.rows.values()])
+        return mean_interval(self._by_question(name))
+
+    def _by_question(self, name: str) -> list[float]:
+        """Means over the answers to each question."""
+        values: dict[str, list[float]] = {}
+        for row in self.rows.values():
+            values.setdefault(row.id, []).append(float(getattr(row, name)))
+        return [sum(each) / len(each) for each in values.values()]
 
     def where(self, keys: Sequence[str]) -> Results:
         """Those of some questions, by the id that a key ends with."""
         ids = set(keys)
-        return Results({key: row for key, row in self.rows.items() if row.id in ids})
+        return replace(self, rows={key: row for key, row in self.rows.items() if row.id in ids})
 
 
 def read_evaluations(folders: Mapping[str, Path]) -> Results:
@@ -67,7 +81,7 @@ def read_evaluations(folders: Mapping[str, Path]) -> Results:
         if not results:
             raise UserError(f"{folder} holds no results. Remove it, and run the same command again.")
         rows |= {f"{label}/{key}": row for key, row in results.items()}
-    return Results(rows)
+    return Results(rows, len(folders) if len(set(folders.values())) == 1 else 1)
 
 
 def found_at_once(folder: Path, questions: Path) -> dict[str, float]:

@@ -29,14 +29,19 @@ def mean_interval(values: Sequence[float], seed: int = 0) -> Interval:
 
 
 def paired_difference(one: Mapping[str, float], other: Mapping[str, float], seed: int = 0) -> Interval | None:
-    """Mean of `other - one` over the keys that both have, with the bootstrap interval over keys; None without any.
+    """Mean of `other - one` over the keys that both have, with the bootstrap interval over questions; None without any.
 
     Pairing takes out what makes a question hard: the same questions are asked of both.
+
+    Args:
+      one, other: by "seed/question", or by question. Answers to one question are drawn together.
     """
-    keys = sorted(one.keys() & other.keys())
-    if not keys:
+    changes: dict[str, list[float]] = {}
+    for key in sorted(one.keys() & other.keys()):
+        changes.setdefault(key.partition("/")[2] or key, []).append(other[key] - one[key])
+    if not changes:
         return None
-    return _bootstrap(np.array([other[key] - one[key] for key in keys], float), seed)
+    return _bootstrap(np.array([sum(each) / len(each) for each in changes.values()], float), seed)
 
 
 def direction(interval: Interval, expected: int) -> Verdict:

@@ -154,3 +154,21 @@ def test_the_names_below_a_chart_do_not_run_into_each_other(words, lines):
         assert y <= 378
         for other_left, other_right, other_y in below[:n]:
             assert abs(y - other_y) >= 12 or right <= other_left or left >= other_right
+
+
+def test_seeds_do_not_make_more_questions(tmp_path):
+    one = [result(n, n % 4 == 0, 1 + n % 3) for n in range(40)]
+    for seed in ("0", "1"):
+        (tmp_path / seed).mkdir()
+        write_results(tmp_path / seed / RESULTS, one)
+    single = read_evaluations({"0": tmp_path / "0"})
+    twice = read_evaluations({"0": tmp_path / "0", "1": tmp_path / "0"})  # the base model's, for either seed
+    both = read_evaluations({"0": tmp_path / "0", "1": tmp_path / "1"})
+    assert [each.n for each in (single, twice, both)] == [40, 40, 80]
+    assert twice.accuracy() == single.accuracy()  # Wilson's
+    assert twice.where(["q0", "q1"]).n == 2
+    assert both.mean("rounds") == single.mean("rounds")
+    accuracy = both.accuracy()
+    assert accuracy.value == 25
+    half = 100 * 1.96 * (0.25 * 0.75 / 40) ** 0.5
+    assert accuracy.high - accuracy.low == pytest.approx(2 * half, rel=0.1)

@@ -20,6 +20,14 @@ def test_a_paired_difference_is_of_the_questions_that_both_have():
     assert paired_difference(one, {"y": 1.0}) is None
 
 
+def test_answers_of_several_seeds_to_one_question_are_one_of_the_questions():
+    one = {f"{seed}/q{n}": float(n % 2) for n in range(50) for seed in range(4)}
+    other = {key: 0.0 for key in one}
+    change = paired_difference(one, other)
+    by_itself = paired_difference({f"q{n}": float(n % 2) for n in range(50)}, {f"q{n}": 0.0 for n in range(50)})
+    assert change == by_itself
+
+
 def test_pairing_tells_what_two_separate_intervals_do_not():
     """Questions differ widely, and each is half a round shorter in the second run."""
     one = {str(n): float(n % 10) for n in range(100)}
