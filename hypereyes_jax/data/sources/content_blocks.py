@@ -37,5 +37,6 @@ def without_blocks(message: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**message, **other}
 
 
-def _kind(part: Any) -> Any:
-    return part.get("type") if isinstance(part, Mapping) else None
+def _kind(part: Any) -> str | None:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    return kind if isinstance(kind, str) else None

@@ -42,6 +42,7 @@ MESSAGES = st.fixed_dictionaries(
 )
 @example({"reward_model": {}, "aliases": None}, None, open_questions)  # no prompt
 @example({"question": "x", "answer": "A", "options": {"A": [], "B": 2.5}}, None, open_questions)
+@example({}, [{"role": "system", "content": [{"type": []}]}], open_questions)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_row_is_read_or_refused(tmp_path, row, messages, opens):
     path = tmp_path / "any.jsonl"
