@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -27,13 +28,18 @@ import pytest
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch
 from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.eval.run_files import REFERENCES_LOG
+from hypereyes_jax.files import write_json
 from hypereyes_jax.study.results import read_references
 from tests.chaos.forked_commands import Ended, ForkedCommands
+from tests.cli.test_synth_photos import FACTS
+from tests.data import photo_folders
+from tests.data.wikidata_dump import entities, write_dump
 from tests.eval.sample_run import write_run
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 # What says when and how it ran, and not what came of it.
 _NOT_COMPARED = {"config.json", "starts.jsonl", ".lock", "cost.json"}
+_KEYED = re.compile(r"parts/[0-9a-f]{12}-")  # a key of the settings, of which `out` is one
 _TIMED = ("timeline", "metrics")  # hold seconds: compared by their presence
 
 
@@ -70,6 +76,8 @@ TARGETS = [
     Target("store-export", "search-store export {data}/s.sqlite {out}/s.jsonl", ("data",)),
     Target("store-import", "search-store import {out}/s.sqlite {data}/s.jsonl", ("data",)),
     Target("store-merge", "search-store merge {out}/s.sqlite {data}/s.sqlite", ("data",)),
+    Target("photos", "synth-photos cub {data}/cub --facts {data}/facts.json --count 3 --out {out}/photos", ("data",)),
+    Target("wikidata", "synth-wikidata {data}/dump.json.bz2 --classes Q5 --count 3 --out {out}/wikidata", ("data",)),
 ]
 
 
@@ -98,6 +106,7 @@ def content(out: Path) -> dict[str, str]:
             continue
         if path.name.endswith(("-wal", "-shm")):  # SQLite's own, beside a database that is open
             continue
+        name = _KEYED.sub("parts/", name)
         found[name] = hashlib.sha256(_told(path)).hexdigest()
     return found
 
@@ -126,9 +135,10 @@ def _timeless(value: Any) -> Any:
 
 
 def _rows(path: Path) -> bytes:
-    """What a search store holds, whatever the order of its pages."""
+    """What a database holds, whatever the order of its pages."""
     with contextlib.closing(sqlite3.connect(path)) as database:
-        return repr(sorted(database.execute("select * from searches"), key=repr)).encode()
+        tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
+        return repr([(n, sorted(database.execute(f'select * from "{n}"'), key=repr)) for n in sorted(tables)]).encode()
 
 
 def prepare(forked: ForkedCommands, folder: Path) -> None:
@@ -145,6 +155,9 @@ def prepare(forked: ForkedCommands, folder: Path) -> None:
     finish(forked, Target("export", "search-store export {data}/s.sqlite {out}/s.jsonl"), folder, folder / "store")
     (folder / "store" / "s.jsonl").rename(data / "s.jsonl")
     shutil.copy(next((folder / "run").glob("trajectories*.jsonl")), data / "recorded-run.jsonl")
+    photo_folders.cub(data / "cub")
+    write_json(data / "facts.json", FACTS)
+    write_dump(data / "dump.json.bz2", entities(3000))
     texts = {record.question for record in read_records(data / "recorded-run.jsonl")}
     rows = [{"id": str(number), "question": text, "answer": "a"} for number, text in enumerate(sorted(texts))]
     (data / "recorded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
