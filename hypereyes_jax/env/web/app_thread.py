@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from typing import Any
 
 from aiohttp import web
 
@@ -21,6 +23,7 @@ def serving_app(app: web.Application, port: int = 0) -> Iterator[str]:
     Raises OSError if there is no free port.
     """
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    loop.set_exception_handler(_report)
     listening: Future[int] = Future()
 
     async def serve() -> None:
@@ -49,6 +52,13 @@ def serving_app(app: web.Application, port: int = 0) -> Iterator[str]:
         with contextlib.suppress(RuntimeError):  # it never listened, and the loop is closed
             loop.call_soon_threadsafe(stop.set)
         thread.join()
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tells all but that a client waits for a free file: asyncio tries again, and a command that has none says so itself."""
+    error = context.get("exception")
+    if not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
+        loop.default_exception_handler(context)
 
 
 async def _listen(runner: web.AppRunner, port: int) -> int:

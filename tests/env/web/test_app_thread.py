@@ -1,3 +1,5 @@
+import asyncio
+import errno
 import socket
 import urllib.error
 import urllib.request
@@ -5,7 +7,7 @@ import urllib.request
 import pytest
 from aiohttp import web
 
-from hypereyes_jax.env.web.app_thread import serving_app
+from hypereyes_jax.env.web.app_thread import _report, serving_app
 
 
 def application():
@@ -44,3 +46,12 @@ def test_an_application_that_can_not_start_is_no_wait_without_end():
     app.on_startup.append(broken)
     with pytest.raises(OSError, match="no database"), serving_app(app):
         pass
+
+
+def test_a_client_that_waits_for_a_free_file_is_no_traceback(caplog):
+    loop = asyncio.new_event_loop()
+    for number, told in ((errno.EMFILE, 0), (errno.ENFILE, 0), (errno.EBADF, 1)):
+        caplog.clear()
+        _report(loop, {"message": "accept", "exception": OSError(number, "x")})
+        assert len(caplog.records) == told
+    loop.close()
