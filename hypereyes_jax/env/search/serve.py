@@ -21,6 +21,7 @@ from hypereyes_jax.env.search.faults import FaultInjector, FaultPlan
 from hypereyes_jax.env.search.serpapi_shapes import serpapi_reply
 from hypereyes_jax.env.types import SearchBackend, SearchError, SearchHit
 from hypereyes_jax.env.web.admission import Admission
+from hypereyes_jax.env.web.app_thread import report_failure
 from hypereyes_jax.env.web.loopback import is_loopback
 from hypereyes_jax.env.web.request_body import read_json_body
 from hypereyes_jax.env.web.urls import UrlGuard
@@ -64,6 +65,7 @@ async def serving(backend: SearchBackend, config: SearchServerConfig | None = No
         shutdown_timeout=0.5,
         handler_cancellation=True,  # a hung reply ends with its client
     )
+    asyncio.get_running_loop().set_exception_handler(report_failure)
     await runner.setup()
     try:
         site = web.TCPSite(runner, config.host, config.port, backlog=1024)

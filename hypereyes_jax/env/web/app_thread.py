@@ -23,7 +23,7 @@ def serving_app(app: web.Application, port: int = 0) -> Iterator[str]:
     Raises OSError if there is no free port.
     """
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
-    loop.set_exception_handler(_report)
+    loop.set_exception_handler(report_failure)
     listening: Future[int] = Future()
 
     async def serve() -> None:
@@ -54,8 +54,8 @@ def serving_app(app: web.Application, port: int = 0) -> Iterator[str]:
         thread.join()
 
 
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Tells all but that a client waits for a free file: asyncio tries again, and a command that has none says so itself."""
+def report_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tells all but that a client waits for a free file: asyncio tries again, and a command that has none says so."""
     error = context.get("exception")
     if not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
         loop.default_exception_handler(context)

@@ -7,7 +7,7 @@ import urllib.request
 import pytest
 from aiohttp import web
 
-from hypereyes_jax.env.web.app_thread import _report, serving_app
+from hypereyes_jax.env.web.app_thread import report_failure, serving_app
 
 
 def application():
@@ -52,6 +52,6 @@ def test_a_client_that_waits_for_a_free_file_is_no_traceback(caplog):
     loop = asyncio.new_event_loop()
     for number, told in ((errno.EMFILE, 0), (errno.ENFILE, 0), (errno.EBADF, 1)):
         caplog.clear()
-        _report(loop, {"message": "accept", "exception": OSError(number, "x")})
+        report_failure(loop, {"message": "accept", "exception": OSError(number, "x")})
         assert len(caplog.records) == told
     loop.close()
