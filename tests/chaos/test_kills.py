@@ -1,7 +1,9 @@
 """kill -9 and SIGTERM at random moments, over every command that writes: the same command again ends as undisturbed.
 
-`python -m tests.chaos.test_kills 100 20 [NAME ...]` does so many of each and prints the counts. Kills of one run of
-`rl` or `sft` again and again, with weights compared, are in tests/cli/test_rl_killed.py and test_stopped.py.
+`python -m tests.chaos.test_kills 100 20 [NAME ...]` does so many of each and prints the counts. Commands of minutes are
+killed several times in one directory, one after another: `python -m tests.chaos.test_kills in-a-row 4 [NAME ...]`.
+Kills of one run of `rl` or `sft` again and again, with weights compared, are in tests/cli/test_rl_killed.py and
+test_stopped.py, those of quickstart in tests/cli/test_quickstart.py.
 """
 
 import contextlib
@@ -18,28 +20,36 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from PIL import Image
 
+from hypereyes_jax.data.files import write_questions
 from hypereyes_jax.env.search.store import SearchStore, StoredSearch
+from hypereyes_jax.env.types import Question
+from hypereyes_jax.env.world import World
 from hypereyes_jax.eval.records import read_records
 from hypereyes_jax.eval.run_files import REFERENCES_LOG
 from hypereyes_jax.files import write_json
 from hypereyes_jax.study.results import read_references
 from tests.chaos.forked_commands import Ended, ForkedCommands
+from tests.cli.test_collect import LOOK, READ, RIGHT, parquet
 from tests.cli.test_synth_photos import FACTS
 from tests.data import photo_folders
 from tests.data.wikidata_dump import entities, write_dump
 from tests.eval.sample_run import write_run
+from tests.serving import served
 
 BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 # What says when and how it ran, and not what came of it.
 _NOT_COMPARED = {"config.json", "starts.jsonl", ".lock", "cost.json"}
 _KEYED = re.compile(r"parts/[0-9a-f]{12}-")  # a key of the settings, of which `out` is one
+_OF_A_RUN = re.compile(r"seconds|latency_p\d+|run")  # keys of rows
 _TIMED = ("timeline", "metrics")  # hold seconds: compared by their presence
 
 
@@ -49,43 +59,80 @@ class Target:
 
     name: str
     words: str
-    inputs: tuple[str, ...] = field(default=())  # folders that it reads, made once
+    copies: tuple[str, ...] = ()
+    """Files of the inputs that it changes: `{out}` begins with a copy of each."""
 
 
 TARGETS = [
     Target("synth", "synth --out {out} --sft-questions 6 --rl-candidates 4 --eval-questions 4"),
     Target("export", f"export --checkpoint {BASE} --out {{out}}/model --temperature 0.8"),
-    Target("report", "report {run} --out {out}/report.html", ("run",)),
+    Target("report", "report {run} --out {out}/report.html"),
     Target("eval", f"eval {BASE} --out {{out}} --splits heldout --questions 2 --slots 2 --search.transport in-process"),
     Target(
         "sft",
         f"sft --checkpoint {BASE} --demonstrations {{data}}/demonstrations.jsonl --out {{out}} --settings.batch 1 "
         "--settings.epochs 1 --settings.checkpoint-every 2 --sizes.shard-rows 1",
-        ("data",),
     ),
     Target(
         "rl",
         f"rl --exact --checkpoint {BASE} --questions {{data}}/rl.jsonl --select no --out {{out}} --settings.steps 2 "
         "--settings.prompts 1 --settings.group 2 --settings.checkpoint-every 1 --search.transport in-process "
         "--search.latency 0 --sizes.slots 2",
-        ("data",),
     ),
-    Target("convert", "data convert {data}/demonstrations.jsonl {out}/converted", ("data",)),
-    Target("show", "data show {data}/demonstrations.jsonl --out {out}/page.html", ("data",)),
-    Target("collect", "collect {data}/recorded.jsonl --trajectories {data}/recorded-run.jsonl --out {out}", ("data",)),
-    Target("store-export", "search-store export {data}/s.sqlite {out}/s.jsonl", ("data",)),
-    Target("store-import", "search-store import {out}/s.sqlite {data}/s.jsonl", ("data",)),
-    Target("store-merge", "search-store merge {out}/s.sqlite {data}/s.sqlite", ("data",)),
-    Target("photos", "synth-photos cub {data}/cub --facts {data}/facts.json --count 3 --out {out}/photos", ("data",)),
-    Target("wikidata", "synth-wikidata {data}/dump.json.bz2 --classes Q5 --count 3 --out {out}/wikidata", ("data",)),
+    Target("convert", "data convert {data}/demonstrations.jsonl {out}/converted"),
+    Target("show", "data show {data}/demonstrations.jsonl --out {out}/page.html"),
+    Target("collect", "collect {data}/recorded.jsonl --trajectories {data}/recorded-run.jsonl --out {out}"),
+    Target("ask", "ask {data}/picture.png Which? --model-url {model}/v1 --model m --out {out}/ask.jsonl"),
+    Target(
+        "collect-served",
+        "collect {data}/questions.parquet --model-url {model}/v1 --model m --settings.budgets 1 2 "
+        "--settings.selection 2 --out {out}",
+    ),
+    Target("curate", "curate {data}/curation.yaml --out {out}"),
+    Target("store-export", "search-store export {data}/s.sqlite {out}/s.jsonl"),
+    Target("store-import", "search-store import {out}/s.sqlite {data}/s.jsonl"),
+    Target("store-merge", "search-store merge {out}/s.sqlite {data}/s.sqlite"),
+    Target("photos", "synth-photos cub {data}/cub --facts {data}/facts.json --count 3 --out {out}/photos"),
+    Target("wikidata", "synth-wikidata {data}/dump.json.bz2 --classes Q5 --count 3 --out {out}/wikidata"),
+    Target("store-prune", "search-store prune {out}/s.sqlite --engine e", ("s.sqlite",)),
 ]
+LONG = [
+    Target(
+        "pretrain-world",
+        "pretrain-world --out {out} --reading-steps 2 --looking-steps 1 --clean-steps 1 --steps 1 "
+        "--again-clean-steps 1 --again-steps 1 --rows-of-512 2",
+    ),
+    Target(
+        "make-teacher",
+        "make-teacher --out {out} --base-steps 1 --sft-questions 8 --rl-candidates 4 --sft.epochs 1 --sft.batch 8 "
+        "--rl.steps 1 --rl.prompts 1 --rl.group 4",
+    ),
+    Target("study", f"study budget --policy {BASE} --test-questions 4 --out {{out}}"),
+    Target("reproduce", "reproduce --small --out {out}"),
+]
+
+
+async def answer_chat(request: web.Request) -> web.Response:
+    """A model that says the same to the same conversation: it looks, reads and answers, and (0) it knows unaided."""
+    body = await request.json()
+    turns = sum(message["role"] == "assistant" for message in body["messages"])
+    if "nothing else" in str(body["messages"][0]["content"]):
+        text = "Niamey" if "(0)" in str(body["messages"]) else "I do not know"
+    else:
+        text = (LOOK, READ, RIGHT)[min(turns, 2)]
+    message = {"role": "assistant", "content": text}
+    return web.json_response({"choices": [{"message": message, "finish_reason": "stop"}]})
 
 
 def call(
     forked: ForkedCommands, target: Target, folder: Path, out: Path, ending: tuple[signal.Signals, float] | None = None
 ) -> Ended:
-    out.mkdir(exist_ok=True)
-    words = target.words.format(out=out, run=folder / "run", data=folder / "data").split()
+    if not out.exists():
+        out.mkdir()
+        for name in target.copies:
+            shutil.copy(folder / "data" / name, out)
+    places = {"out": out, "run": folder / "run", "data": folder / "data"}
+    words = target.words.format(**places, model=(folder / "model-url").read_text()).split()
     return forked.call(words, 1800, ending=ending)
 
 
@@ -119,6 +166,9 @@ def _told(path: Path) -> bytes:
         return _rows(path)
     if path.name == REFERENCES_LOG:
         return repr(read_references(path.parent)).encode()
+    if path.name in ("ask.jsonl", "attempts.jsonl", "conversations.jsonl"):  # added to, in the order of the replies
+        rows = sorted(json.dumps(_timeless(json.loads(row))) for row in path.read_text().splitlines())
+        return repr(sorted(set(rows)) if path.name == "ask.jsonl" else rows).encode()  # a question asked again: twice
     if path.name == "search_budget.json":
         return json.dumps(json.loads(path.read_bytes()) | {"name": ""}).encode()  # drawn at random for a run
     if path.name.startswith("trajectories") or path.parent.name == "rollouts":
@@ -130,7 +180,7 @@ def _told(path: Path) -> bytes:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(each) for key, each in value.items() if key != "seconds"}
+        return {key: _timeless(each) for key, each in value.items() if not _OF_A_RUN.fullmatch(key)}
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
@@ -141,8 +191,9 @@ def _rows(path: Path) -> bytes:
         return repr([(n, sorted(database.execute(f'select * from "{n}"'), key=repr)) for n in sorted(tables)]).encode()
 
 
-def prepare(forked: ForkedCommands, folder: Path) -> None:
+def prepare(forked: ForkedCommands, folder: Path, model: str) -> None:
     data = folder / "data"
+    (folder / "model-url").write_text(model)
     write_run(folder / "run", questions=2, steps=2)
     finish(
         forked, Target("data", "synth --out {out} --sft-questions 6 --rl-candidates 2 --eval-questions 2"), folder, data
@@ -161,14 +212,27 @@ def prepare(forked: ForkedCommands, folder: Path) -> None:
     texts = {record.question for record in read_records(data / "recorded-run.jsonl")}
     rows = [{"id": str(number), "question": text, "answer": "a"} for number, text in enumerate(sorted(texts))]
     (data / "recorded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Image.new("RGB", (64, 64), "red").save(data / "picture.png")
+    parquet(data / "questions.parquet", 6)
+    flag = World.load().flag("ne").convert("RGB")
+    asked = [Question(f"q{n}", f"What is the capital of this country ({n})?", (flag,), ("Niamey",)) for n in range(6)]
+    write_questions(data / "pool.jsonl", asked)
+    served_model = {"url": f"{model}/v1", "name": "m"}
+    roles = {"sampler": served_model, "policy": served_model}
+    pools = [{"name": "flags", "source": str(data / "pool.jsonl")}]
+    write_json(data / "curation.yaml", {"pools": pools, **roles, "budgets": [1, 2], "in_flight": 2})
 
 
 def run(kills: int, terms: int, seed: int = 0, targets: list[Target] = TARGETS) -> tuple[Counter[str], list[str]]:
     """Counts of what came of the kills and SIGTERMs, and the faults in words."""
     draw, counts, faults = random.Random(seed), Counter[str](), []
-    with tempfile.TemporaryDirectory() as name, ForkedCommands() as forked:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ForkedCommands() as forked,
+        served("/v1/chat/completions", answer_chat) as model,
+    ):
         folder = Path(name)
-        prepare(forked, folder)
+        prepare(forked, folder, model)
         wholes, seconds = {}, {}
         for target in targets:
             # Twice into one folder: an existing result is left or replaced, and a warm start takes its usual time.
@@ -208,6 +272,29 @@ def run(kills: int, terms: int, seed: int = 0, targets: list[Target] = TARGETS) 
     return counts, faults
 
 
+def run_in_a_row(kills: int, seed: int = 0, targets: list[Target] = LONG) -> tuple[Counter[str], list[str]]:
+    """As `run`, with all kills of a command in one directory, spread over about its time."""
+    draw, counts, faults = random.Random(seed), Counter[str](), []
+    with tempfile.TemporaryDirectory() as name, ForkedCommands() as forked:
+        folder = Path(name)
+        (folder / "model-url").write_text("")
+        for target in targets:
+            whole, killed = folder / f"whole-{target.name}", folder / f"killed-{target.name}"
+            seconds = finish(forked, target, folder, whole)
+            for number in range(kills):
+                moment = draw.uniform(0, 1.5 * seconds / kills)
+                ended = call(forked, target, folder, killed, (signal.SIGKILL, moment))
+                if ended.code != -signal.SIGKILL:
+                    counts["ended before the signal"] += ended.code == 0
+                    faults += [] if ended.code == 0 else [f"{target.name}, start {number}: {ended.said[-500:]}"]
+            finish(forked, target, folder, killed)
+            one, other = content(whole), content(killed)
+            names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+            counts["different" if names else "same"] += 1
+            faults += [f"{target.name} after {kills} kills: {names} differ"] if names else []
+    return counts, faults
+
+
 @pytest.mark.chaos
 def test_a_hundred_kills_and_twenty_terms_change_nothing():
     counts, faults = run(100, 20)
@@ -215,9 +302,22 @@ def test_a_hundred_kills_and_twenty_terms_change_nothing():
     assert faults == []
 
 
+@pytest.mark.chaos
+def test_long_commands_killed_again_and_again_end_as_undisturbed():
+    counts, faults = run_in_a_row(4)
+    print(dict(counts))
+    assert faults == []
+
+
 if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    chosen = [target for target in TARGETS if not sys.argv[3:] or target.name in sys.argv[3:]]
-    total, wrong = run(int(sys.argv[1]), int(sys.argv[2]), targets=chosen)
+    if sys.argv[1] == "in-a-row":
+        chosen = [target for target in LONG if not sys.argv[3:] or target.name in sys.argv[3:]]
+        total, wrong = run_in_a_row(int(sys.argv[2]), targets=chosen)
+        counted = f"{sys.argv[2]} kills of each in a row"
+    else:
+        chosen = [target for target in TARGETS if not sys.argv[3:] or target.name in sys.argv[3:]]
+        total, wrong = run(int(sys.argv[1]), int(sys.argv[2]), targets=chosen)
+        counted = f"{sys.argv[1]} kills and {sys.argv[2]} SIGTERMs"
     print("\n".join(wrong))
-    print(f"{sys.argv[1]} kills and {sys.argv[2]} SIGTERMs: {dict(total)}")
+    print(f"{counted}: {dict(total)}")
