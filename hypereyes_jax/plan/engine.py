@@ -115,8 +115,7 @@ class _Engines:
         self.weights_gib = replica_weight_bytes(self.recipe, self.model, self._grid, engine.weights) / GIB
         self._token_gib = kv.bytes_per_token(self.model, engine.kv) / replica.tensor / GIB
         kernels = Kernels.for_sampling(replica.platform, text.num_hidden_layers)
-        viewed = views_cache(kernels, text, engine.draft_tokens, int8=engine.kv == "int8")
-        self._viewed = self.sizes.context if viewed else 0
+        self._viewed = self.sizes.context if views_cache(kernels, text) else 0
 
     @property
     def _mean(self) -> float:

@@ -89,7 +89,7 @@ class Device:
         kernels = kernels or Kernels.for_sampling(platform, config.text.num_hidden_layers)
         self.kernels = replace(kernels, record_experts=settings.record_routes)
         # Where pages are read in place, one program serves every length.
-        self._views = views_cache(self.kernels, config.text, settings.draft_tokens, int8=settings.kv == "int8")
+        self._views = views_cache(self.kernels, config.text)
         # placeholders of images mean nothing when sampled, and would be taken for images when the record is read back;
         # what no token has can't be read back at all
         self.forbidden = (config.image_token_id, config.video_token_id, *config.unused_token_ids)
@@ -123,7 +123,7 @@ class Device:
                 batch,
                 config=self.config,
                 kernels=self.kernels,
-                view_length=0 if self.kernels.slots == "in_place" else view_length,
+                view_length=view_length if self._views else 0,
             )
         return None if experts is None else np.asarray(experts)
 

@@ -29,7 +29,7 @@ class Kernels:
     unrolled: layers come one after another instead of in a scan, see `text.decode_layers`; each is then compiled for
     itself.
     slots: how those programs reach keys and values, see `rollout.cache.access`; "in_place" are Triton
-    kernels, "paged" is jax's kernel for TPUs, which decodes one token a row (the rest takes a view).
+    kernels, "paged" are kernels for TPUs (a view where a head is not a multiple of 128 values).
     known_trip_count: no loop ends when the device finds that it may, and nothing is left out by a branch: XLA's GPU
     runtime stops for the host at each.
     linear: the decoder's linear maps outside of experts; "float8" and "int8" round their factors to 8 bits

@@ -17,9 +17,7 @@ from hypereyes_jax.models.partition import constrain
 from hypereyes_jax.models.qwen3_vl import Kernels
 from hypereyes_jax.models.qwen3_vl.kernels import SlotsImpl
 from hypereyes_jax.models.qwen3_vl.text import Attend
-from hypereyes_jax.rollout.cache import kv
-from hypereyes_jax.rollout.cache.page_attention import put_and_attend
-from hypereyes_jax.rollout.cache.tpu_attention import HEAD_DIM_UNIT, put_and_attend_to_one
+from hypereyes_jax.rollout.cache import kv, page_attention, tpu_attention
 
 
 class DecodeSize(NamedTuple):
@@ -55,10 +53,10 @@ class CacheAccess(Protocol):
         """The pages with `count_R` new positions a row."""
 
 
-def views_cache(kernels: Kernels, text: TextConfig, draft_tokens: int, *, int8: bool) -> bool:
-    """Whether a decode program attends to a view, which is a second copy of what it shows, instead of to the pages."""
+def views_cache(kernels: Kernels, text: TextConfig) -> bool:
+    """Whether programs attend to a view, which is a second copy of what it shows, instead of to the pages."""
     if kernels.slots == "paged":  # what the kernel does not take
-        return int8 or draft_tokens > 0 or text.head_dim % HEAD_DIM_UNIT > 0
+        return text.head_dim % tpu_attention.HEAD_DIM_UNIT > 0
     return kernels.slots == "view"
 
 
@@ -73,7 +71,7 @@ def cache_access(
     dtype: jnp.dtype,
 ) -> CacheAccess:
     """The way that `kernels` names; a view where its kernel does not take what there is (`views_cache`)."""
-    if views_cache(kernels, text, size.draft_tokens, int8=store.k_scale is not None):
+    if views_cache(kernels, text):
         shown_RP = pages_RP[:, : size.view_length // store.k.shape[3]]
         take = kv.take_layers if kernels.unrolled else kv.take_rows
         view = take(store, shown_RP, dtype)
@@ -88,9 +86,7 @@ class _InPlace:
 
     def step(self, state: kv.PageStore, place: jax.Array, fed_R: jax.Array) -> tuple[Attend, Any, Any]:
         attend = attend_in_place(self._slots, self._pages_RP, self._offset_R + place, fed_R)
-        layers = state.k.shape[1]
-        # Triton kernels are compiled for a layer each; jax's kernel for TPUs serves all layers of a scan.
-        return attend, list(range(layers)) if self._slots == "in_place" else jnp.arange(layers), state
+        return attend, layer_numbers(self._slots, state), state
 
     def after(self, state: kv.PageStore, of_layers: kv.PageStore, place: jax.Array) -> kv.PageStore:
         return of_layers
@@ -101,7 +97,7 @@ class _InPlace:
 
 def attend_in_place(slots: SlotsImpl, pages_RP: jax.Array, offset_R: jax.Array, count_R: jax.Array) -> Attend:
     """`attend` of layers whose `own` is the layer's number and that carry all pages."""
-    kernel = put_and_attend if slots == "in_place" else put_and_attend_to_one
+    kernel: Any = (page_attention if slots == "in_place" else tpu_attention).put_and_attend
 
     def attend(
         q: jax.Array, k: jax.Array, v: jax.Array, layer: Any, store: kv.PageStore
@@ -109,6 +105,12 @@ def attend_in_place(slots: SlotsImpl, pages_RP: jax.Array, offset_R: jax.Array, 
         return kernel(q, k, v, store, layer, pages_RP, offset_R, count_R)
 
     return attend
+
+
+def layer_numbers(slots: SlotsImpl, store: kv.PageStore) -> Any:
+    """The `own` of each layer: Triton kernels are compiled for a layer each, those for TPUs serve all of a scan."""
+    layers = store.k.shape[1]
+    return list(range(layers)) if slots == "in_place" else jnp.arange(layers)
 
 
 class _View:

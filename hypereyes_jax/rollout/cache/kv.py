@@ -153,12 +153,18 @@ def put_columns(
       new: [layers, rows, kv heads, at least max(count), head dim].
     """
     rows = (jnp.asarray(x) for x in (pages_RP, start_R, count_R))
-    return local(_put_own_columns, (STORE_AXES, COLUMN_AXES, _TABLE, _ROW, _ROW), STORE_AXES)(store, new, *rows)
+    return local(put_own_columns, (STORE_AXES, COLUMN_AXES, _TABLE, _ROW, _ROW), STORE_AXES)(store, new, *rows)
 
 
-def _put_own_columns(
-    store: PageStore, new: Columns, pages_RP: jax.Array, start_R: jax.Array, count_R: jax.Array
+def put_own_columns(
+    store: PageStore,
+    new: Columns,
+    pages_RP: jax.Array,
+    start_R: jax.Array,
+    count_R: jax.Array,
+    first_layer: jax.Array | int = 0,
 ) -> PageStore:
+    """`put_columns` on one device, into as many layers from `first_layer` on as there are new ones of."""
     width, page = new.k.shape[3], store.k.shape[3]
     window = min(width, page)  # of a page, which is read and written back
     touched = -(-(width - 1) // page) + 1  # pages that so many positions may lie in
@@ -174,9 +180,9 @@ def _put_own_columns(
         target = pages_RP[i, jnp.minimum(page_number, pages_RP.shape[1] - 1)]
 
         def put(leaf: jax.Array, fresh: jax.Array) -> jax.Array:
-            heads, layers, _, _, size = leaf.shape
-            place = (0, 0, target, begin, 0)
-            old = jax.lax.dynamic_slice(leaf, place, (heads, layers, 1, window, size))
+            heads, size = leaf.shape[0], leaf.shape[4]
+            place = (0, first_layer, target, begin, 0)
+            old = jax.lax.dynamic_slice(leaf, place, (heads, new.k.shape[0], 1, window, size))
             around = jnp.pad(fresh, ((0, 0), (0, 0), (0, 0), (window, window), (0, 0)))
             moved = jax.lax.dynamic_slice_in_dim(around, column[0] + window, window, axis=3).astype(leaf.dtype)
             moved = moved.transpose(2, 0, 1, 3, 4)

@@ -21,7 +21,7 @@ from hypereyes_jax.models.qwen3_vl.moe import Routing
 from hypereyes_jax.models.qwen3_vl.text import Attend, DecoderInputs, ForwardOptions, decode_layers, embed_tokens
 from hypereyes_jax.processing.types import VisionInputs
 from hypereyes_jax.rollout.cache import kv
-from hypereyes_jax.rollout.cache.access import attend_in_place, heads_first, stacked
+from hypereyes_jax.rollout.cache.access import attend_in_place, heads_first, layer_numbers, stacked, views_cache
 
 HostArray = Any  # numpy where a call is made, a tracer in the program
 
@@ -84,11 +84,12 @@ def extend_rows(
     Returns (store, where `kernels` says so the experts that layers sent the tokens to: uint8 [layers, R, T, experts]).
     """
     length = batch.tokens_RT.shape[1]
-    in_place = kernels.slots == "in_place"
+    in_place = not views_cache(kernels, config.text)
     view: Any  # what each layer attends to
     if in_place:
         pages_RP, offset_R, length_R = (jnp.asarray(x) for x in (batch.pages_RP, batch.offset_R, batch.length_R))
-        attend, view = attend_in_place(kernels.slots, pages_RP, offset_R, length_R), list(range(store.k.shape[1]))
+        attend = attend_in_place(kernels.slots, pages_RP, offset_R, length_R)
+        view = layer_numbers(kernels.slots, store)
     else:
         take = kv.take_layers if kernels.unrolled else kv.take_rows
         view = take(store, batch.pages_RP[:, : view_length // store.k.shape[3]], pool.embeds.dtype)
