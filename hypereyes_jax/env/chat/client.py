@@ -17,7 +17,7 @@ from hypereyes_jax.env.types import FatalSearchError, Part, SearchError
 from hypereyes_jax.env.web.http import Address, HttpLimits, JsonHttp, Reply, check_status
 from hypereyes_jax.env.web.per_loop import PerLoop
 from hypereyes_jax.env.web.retries import RetryPolicy, retrying
-from hypereyes_jax.env.web.service_words import lacks_credit
+from hypereyes_jax.env.web.service_words import lacks_credit, wrong_key
 
 __all__ = ["ChatClient", "ChatEndpoint", "ChatError", "ChatReply"]
 
@@ -132,9 +132,10 @@ class ChatClient:
     def _check(self, reply: Reply) -> Any:
         """Does what `check_status` does; but a model that is not there, or takes no request, never will reply."""
         words = f": {reply.words}" if reply.words else ""
-        if (reply.status in (404, 410) or (reply.status == 400 and not reply.worked)) and not lacks_credit(reply.data):
+        of_account = lacks_credit(reply.data) or wrong_key(reply.data)
+        if (reply.status in (404, 410) or (reply.status == 400 and not reply.worked)) and not of_account:
             raise ChatError(f"{self._where} answered HTTP {reply.status}{words}", transient=False, fatal=True)
-        if reply.status in (400, 413, 414, 415, 422) and not lacks_credit(reply.data):
+        if reply.status in (400, 413, 414, 415, 422) and not of_account:
             message = f"{self._where} does not take this request (HTTP {reply.status}){words}"
             raise ChatError(message, transient=False)
         return check_status(reply, self._where)

@@ -44,7 +44,7 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
     data: list[bytes] = []
     waiting_bytes = 0  # bytes of `data`
     plain, is_stream = bytearray(), False  # the lines before the first that a stream of events may have
-    stray = _Stray()
+    stray, is_error = _Stray(), False
     async for chunk in chunks:
         chunk = half + chunk
         if not begun and (len(chunk) >= len(BOM_UTF8) or not BOM_UTF8.startswith(chunk)):
@@ -57,10 +57,18 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
         if len(chunk) + line.size + waiting_bytes + len(plain) > _EVENT_BYTES:
             raise ChatError(f"{where} sent an event of more than {_EVENT_BYTES:,} bytes", transient=False)
         for text in lines:
+            if (unpadded := text.lstrip(b" \t\0")).startswith(b"data:"):
+                text = unpadded
             is_stream = is_stream or _FIELD.match(text) is not None
             if not is_stream:
                 plain += text + b"\n"
-            if text.startswith(b"data:"):
+            if text.startswith(b"event:"):
+                is_error = text.removeprefix(b"event:").strip() == b"error"
+            if is_stream and text.startswith(b"error:"):
+                failure = text.removeprefix(b"error:").strip()
+                value, is_error = _value([failure]), True
+                value = {"error": one_line(failure.decode("utf-8", "replace"), 200)} if value is _PARTIAL else value
+            elif text.startswith(b"data:"):
                 # Servers send one line an event; a text cut over several lines is one event until an empty line.
                 data.append(text.removeprefix(b"data:").strip())
                 waiting_bytes += len(data[-1])
@@ -82,7 +90,8 @@ async def events(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Any]
                 return
             if value is not _PARTIAL:
                 data, waiting_bytes = [], 0
-                yield _event(value, where)
+                yield _event(_failure(value) if is_error else value, where)
+                is_error = False
     rest = line.rest() if begun else half
     if is_stream and rest.strip() and not _FIELD.match(rest) and (value := stray.add(rest)) is not _PARTIAL:
         yield _event(value, where)
@@ -150,6 +159,11 @@ def _whole(body: bytes, where: str) -> WholeReply:
     except ValueError:
         words = one_line(body[:2000].decode("utf-8", "replace"), 200)
         raise ChatError(f"{where} sent neither a stream of events nor JSON: {words}", transient=True) from None
+
+
+def _failure(value: Any) -> Any:
+    """What an event named "error" holds, as one that says so in its data, too."""
+    return value if isinstance(value, dict) and value.get("error") else {"error": value or "it did not say what"}
 
 
 def _event(value: Any, where: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from hypereyes_jax.env.chat.error import ChatError
 from hypereyes_jax.env.chat.event_stream import Stray
 from hypereyes_jax.env.chat.server_calls import ServerCalls
-from hypereyes_jax.env.web.service_words import lacks_credit, service_words
+from hypereyes_jax.env.web.service_words import lacks_credit, service_words, wrong_key
 from hypereyes_jax.env.web.untrusted import encodable, one_line
 
 _MOST_TOKENS = 2**48  # of a reply: whatever counts more counts something else
@@ -19,12 +19,13 @@ _REPLY_CHARACTERS = 16 << 20  # far beyond any limit on a turn's tokens: a serve
 _BROKEN = re.compile(
     r"error|abort|cancel|time_?out|fail|incomplete|resource|malformed|unexpected|interrupt|overload", re.IGNORECASE
 )
-_FILTERED = re.compile(r"filter|safety|recitation|blocklist|prohibited|sensitive|spii|guardrail", re.IGNORECASE)
+_FILTERED = re.compile(r"filter|refusal|safety|recitation|blocklist|prohibited|sensitive|spii|guardrail", re.IGNORECASE)
 _CUT_OFF = re.compile(
     r"(?:\w+_)?length(?:_limit|_exceeded)?|max_(?:\w+_)?tokens|\w*context_window_exceeded|token_limit|truncated",
     re.IGNORECASE,
 )
 _TEXT_PARTS = ("text", "output_text")
+_CALL_PARTS = ("tool_use", "tool_call", "function_call")
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,17 @@ def read_reply(data: Any, where: str) -> ChatReply:
     text = text_of(message.get("content")) or ""
     calls = ServerCalls()
     calls.add(message.get("tool_calls"), whole=True)
+    calls.add(_call_parts(message.get("content")), whole=True)
     if not calls:  # some servers give the one call in both forms
         calls.add_only(message.get("function_call"))
     reasoning = text_of(message.get("reasoning_content") or message.get("reasoning")) or ""
     finish = _finish(choice.get("finish_reason"))
     _check_end(finish, _refusal_of(message) if not text and not calls else "", where)
     calls.check(text, finish, where)
-    if text_of(message.get("content")) is None and not calls and not reasoning and finish != "length":
+    if not text and not calls and not reasoning and isinstance(body, dict) and service_words(body):
+        raise error_of(body, where)
+    is_empty = text_of(message.get("content")) is None or not (text or finish)
+    if is_empty and not calls and not reasoning and finish != "length":
         raise ChatError(f"{where} sent a reply without a message", transient=True)
     return ChatReply(text + calls.tags(text), finish, *usage_of(data.get("usage")), reasoning=reasoning)
 
@@ -130,6 +135,7 @@ class StreamReader:
             self._refusal.append(_refusal_of(delta))
             self._characters += len(self._refusal[-1])
             self._calls.add(delta.get("tool_calls"))
+            self._calls.add(_call_parts(delta.get("content")))
             if not delta.get("tool_calls"):
                 self._calls.add_only(delta.get("function_call"))
         self._pieces.append(text)
@@ -174,7 +180,8 @@ def _check_end(finish: str, refusal: str | None, where: str) -> None:
 
 def _finish(value: Any) -> str:
     """Why a reply ended, "length" for each of the names of its limit."""
-    name = value if isinstance(value, str) else ""
+    value = value.get("type") if isinstance(value, dict) else value  # of SGLang's own replies
+    name = value if isinstance(value, str) and value.lower() not in ("null", "none") else ""
     return "length" if _CUT_OFF.fullmatch(name) else name
 
 
@@ -182,7 +189,7 @@ def error_of(data: Mapping[str, Any], where: str) -> ChatError:
     """What a reply or an event says went wrong."""
     error = data.get("error")
     code = error.get("code") if isinstance(error, dict) else data.get("code")
-    fatal = lacks_credit(data) or str(code) in ("401", "402", "404")
+    fatal = lacks_credit(data) or wrong_key(data) or str(code) in ("401", "402", "404")
     words = service_words(data) or "it did not say what"
     return ChatError(f"{where} failed: {words}", transient=not fatal, fatal=fatal)
 
@@ -190,7 +197,8 @@ def error_of(data: Mapping[str, Any], where: str) -> ChatError:
 def text_of(content: Any) -> str | None:
     """Text of a message, given as one string, one part or a list of parts; None for anything else.
 
-    A part of no stated kind is text if it has one; parts of other kinds, such as reasoning, are left out.
+    A part of no stated kind is text if it has one; parts of other kinds, such as reasoning, are left out. What has
+    neither kind nor text is no part.
     """
     if isinstance(content, str):
         return encodable(content)
@@ -198,14 +206,23 @@ def text_of(content: Any) -> str | None:
         content = [content]
     if not isinstance(content, list):
         return None
-    texts = []
+    texts, is_known = [], not content
     for part in content:
-        if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS:
+        is_known |= isinstance(part, str) or (isinstance(part, dict) and ("type" in part or "text" in part))
+        if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS and part.get("thought") is not True:
             part = part.get("text")
             part = part.get("value") if isinstance(part, dict) else part
         if isinstance(part, str):
             texts.append(part)
-    return encodable("".join(texts))
+    return encodable("".join(texts)) if is_known else None
+
+
+def _call_parts(content: Any) -> list[Any]:
+    """The parts of a message that are calls, as Anthropic's and Gemini's kin have them."""
+    parts = content if isinstance(content, list) else [content]
+    return [
+        part for part in parts if isinstance(part, dict) and ("functionCall" in part or part.get("type") in _CALL_PARTS)
+    ]
 
 
 def _refusal_of(message: Mapping[str, Any]) -> str:

@@ -44,7 +44,9 @@ def _function_of(call: Any) -> Mapping[str, Any] | None:
         function = call
     if not isinstance(function, dict):
         return None
-    return function if "arguments" in function else {**function, "arguments": function.get("input")}
+    if "arguments" in function:
+        return function
+    return {**function, "arguments": function.get("input", function.get("parameters"))}
 
 
 class ServerCalls:
@@ -70,6 +72,9 @@ class ServerCalls:
             number = call.get("id")
             name = function.get("name")
             if name and function.get("arguments") and index in self._at and self._calls[self._at[index]].is_whole:
+                before = self._calls[self._at[index]]
+                if number and number == before.id and "".join(before.pieces) == function["arguments"]:
+                    continue  # the whole of a call once more, behind its pieces
                 del self._at[index]  # a server that numbers nothing begins its next call
             entry = self._entry(index, str(number) if isinstance(number, str | int) and number else "")
             if isinstance(name, str) and encodable(name) != entry.name:  # some servers repeat it in each piece
@@ -81,6 +86,8 @@ class ServerCalls:
                 except RecursionError:
                     piece = "{"  # what nests so deep is no call; the parser says so
             if isinstance(piece, str):
+                if piece and entry.pieces == ["{}"]:  # which stood for arguments to come
+                    entry.pieces.clear()
                 entry.pieces.append(encodable(piece))
                 self.characters += len(piece)
 

@@ -34,7 +34,7 @@ _REFUSED = {400, 413, 414, 415, 422, 431}
 # 409: a lock that another request holds, which OpenAI's own client tries again, too; 420 and 449: asks to wait of old;
 # 421, 423, 424 and 499: what a server behind the one that answers came to.
 _TRANSIENT = {408, 409, 420, 421, 423, 424, 425, 429, 449, 499}
-_LOGIN = {401, 407, 498}  # of the service, of a proxy; a token that has expired
+_LOGIN = {401, 407, 498, 511}  # of the service, of a proxy; a token that has expired; of a network
 _BUSY = {429, 503}  # whose bodies may say when to come back
 _IMPOSSIBLE = {501, 505}  # not implemented, no such version of HTTP: the same request is answered the same again
 _BODY_BYTES = 65_536  # of a failed reply that is not JSON, in which words are looked for

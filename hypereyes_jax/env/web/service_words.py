@@ -24,10 +24,16 @@ _NO_CREDIT = (
 )  # fmt: skip
 # The same in other words, of whatever service.
 _NO_CREDIT_SAID = re.compile(
-    r"\bmonthly (?:\w+ ){0,3}(?:quota|limit)|(?:quota|limit)s? (?:for|of) (?:this|the) month|queries per day"
-    r"|daily ?limit ?exceeded|daily (?:\w+ ){0,2}limit (?:has been |was |is )?(?:exceeded|reached)"
-    r"|(?:account|organi[sz]ation|project) (?:has been |was |is )?(?:suspended|deactivated|disabled|terminated)"
-    r"|(?:trial|subscription|plan) (?:has |is )?(?:expired|ended)|not subscribed|\bkey limit exceeded"
+    r"\bmonthly (?:\w+ ){0,3}(?:quota|limit)|(?:quota|limit|searche|request|querie)s? (?:for|of) (?:this|the) month"
+    r"|queries per day|free-models-per-day|daily ?limit ?exceeded|quota exceeded for (?:the|this) day"
+    r"|daily (?:\w+ ){0,2}(?:limit|quota) (?:has been |was |is )?(?:exceeded|reached)"
+    r"|(?:account|organi[sz]ation|project) (?:has been |was |is )?(?:suspended|deactivated|disabled|terminated|deleted"
+    r"|blocked|closed|banned)"
+    r"|(?:trial|trial period|subscription|plan) (?:has |is )?(?:expired|ended|over\b)|not subscribed"
+    r"|\bkey limit exceeded|\bplan limit (?:exceeded|reached)|credit limit (?:exceeded|reached)"
+    r"|plan does not include|not allowed for subscription|budget has been exceeded|over budget|budget_exceeded"
+    r"|used (?:up )?(?:all )?(?:of )?your (?:\w+ )?credits|(?<![\d.,])0 credits|have any credits|top up your"
+    r"|payment (?:method )?(?:was |is |has )?(?:declined|failed|required)"
     r"|(?:credits?|balance|funds) (?:is |are |has been |have been )?(?:exhausted|depleted|used up)"
     r"|\bno (?:remaining |more )?credits?\b|insufficient (?:\w+ )?(?:balance|credits?|funds)"
     r"|spend(?:ing)? (?:limit|cap)|specified api usage limits"
@@ -41,15 +47,20 @@ _WRONG_KEY = (
     "subscription_token_invalid", "invalid subscription token",
 )  # fmt: skip
 _WRONG_KEY_SAID = re.compile(
-    r"(?:api[ _-]?key|access token|credentials?) (?:has been |has |is |was |are )?(?:expired|revoked|invalid|disabled)"
-    r"|(?:invalid|expired|revoked) (?:api[ _-]?key|(?:access|auth|bearer) token|credentials?)"
+    r"(?:api[ _-]?key|access token|credentials?) (?:has been |has |is |was |are )?(?:currently )?"
+    r"(?:expired|revoked|invalid|disabled|required|missing|unknown|not found|not recogni[sz]ed)"
+    r"|api[ _-]?key (?:does not|doesn['\u2019]t) exist|api[ _-]?key was reported as"
+    r"|(?:invalid|expired|revoked|unknown|missing|wrong|\bno) "
+    r"(?:api[ _-]?key|(?:access|auth|bearer) token|credentials?)"
+    r"|provide (?:an|a valid|your) api[ _-]?key|missing authentication token|not authorized to perform"
+    r"|security token included in the request is|\bip (?:address )?is not (?:whitelisted|allowed)|\blogin fail"
 )
 _UNAUTHORIZED = "unauthorized"  # which firewalls say, too
 _THROTTLED = re.compile(r"rate ?limit|too many requests|throttl|slow ?down")
 # The last ones are Baidu's and MiniMax's.
 WORDS = (
     "error", "errors", "message", "detail", "msg", "error_message", "error_description", "title", "error_msg",
-    "base_resp", "status_msg",
+    "base_resp", "status_msg", "Message",
 )  # fmt: skip
 _CODES = ("code", "type", "status", "id", "tag", "reason", "details")
 _WAITS = ("retryDelay", "retry_after", "retryAfter", "estimated_time")  # Google's, Cloudflare's, Hugging Face's

@@ -608,3 +608,113 @@ def test_calls_that_nest_deep_are_calls_that_the_parser_finds_wrong(depth):
 def test_tokens_of_thoughts_count_though_only_the_total_holds_them(usage, tokens):
     reply = read_reply({"choices": [{"message": {"content": "x"}}], "usage": usage}, "host")
     assert (reply.prompt_tokens, reply.completion_tokens) == tokens
+
+
+def whole(finish="stop", **message):
+    return read_reply({"choices": [{"index": 0, "message": message, "finish_reason": finish}]}, "host")
+
+
+SEARCH = {"id": "c", "name": "text_search", "input": {"input": ["Chad"]}}
+SEARCH_TAG = '<tool_call>{"name": "text_search", "arguments": {"input": ["Chad"]}}</tool_call>'
+
+
+def test_calls_among_the_parts_of_a_message_are_made():
+    reply = whole(content=[{"type": "text", "text": "see"}, {"type": "tool_use", **SEARCH}])
+    assert reply.text == "see" + SEARCH_TAG
+    assert whole(content=[{"type": "text", "text": "a", "thought": True}, {"type": "text", "text": "b"}]).text == "b"
+    with pytest.raises(ChatError, match="a form that is not known"):
+        whole(content=[{"functionCall": {"name": "text_search", "args": {}}}])
+
+
+def test_a_call_whose_arguments_have_another_name_is_read():
+    function = {"name": "text_search", "parameters": {"input": ["Chad"]}}
+    assert whole(content=None, tool_calls=[{"function": function}]).text == SEARCH_TAG
+
+
+@pytest.mark.parametrize(
+    ("finish", "words"),
+    [("refusal", "filter"), ({"type": "abort", "message": "x"}, "error"), ("null", ""), ({"type": "length"}, "")],
+)
+def test_the_end_of_a_reply_is_read_in_each_form(finish, words):
+    if words:
+        with pytest.raises(ChatError, match=words):
+            whole(finish, content="Chad")
+    else:
+        assert whole(finish, content="Chad").finish_reason == ("" if finish == "null" else "length")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"choices": [{"message": {"content": ""}, "finish_reason": None}]},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}], "base_resp": {"status_msg": "sensitive"}},
+        {"choices": [{"message": {"content": {"verdict": "correct"}}, "finish_reason": "stop"}]},
+    ],
+)
+def test_nothing_is_no_reply(body):
+    with pytest.raises(ChatError):
+        read_reply(body, "host")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error_code": 110, "error_msg": "Access token invalid or no longer valid"},
+        {"code": "InvalidApiKey", "message": "Invalid API-key provided."},
+        {"base_resp": {"status_code": 1004, "status_msg": "login fail: Please carry the API secret key"}},
+    ],
+)
+def test_a_wrong_key_under_http_200_ends_the_run(body):
+    with pytest.raises(ChatError) as caught:
+        read_reply(body, "host")
+    assert caught.value.fatal
+
+
+async def test_a_wrong_key_under_status_400_ends_the_run_however_late(connect):
+    wrong = (400, {}, {"error": {"message": "litellm.AuthenticationError: Incorrect API key provided"}})
+    _, client = await connect(said("correct"), wrong)
+    await client.complete([("user", ("x",))])
+    with pytest.raises(ChatError) as caught:
+        await client.complete([("user", ("x",))])
+    assert caught.value.fatal
+
+
+@pytest.mark.parametrize("size", [1, 4096])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        'event: error\ndata: {"reason": "worker died"}\n\n', 'error: {"message": "boom"}\n\n', "error: boom\n\n",
+    ],
+)  # fmt: skip
+async def test_an_event_named_error_is_one(failure, size):
+    stream = f"{event(content='a')}\n\n{failure}{event(content='b', finish='stop')}\n\n{DONE}\n\n"
+    found, _ = await read_stream(stream.encode(), size)
+    reader = StreamReader("host")
+    assert reader.feed(found[0]) == "a"
+    with pytest.raises(ChatError, match=r"failed: (boom|it did not say what)"):
+        reader.feed(found[1])
+    assert reader.feed(found[2]) == "b"  # the name is of one event only
+
+
+async def test_space_in_front_of_an_event_is_no_part_of_it():
+    stream = f" {event(content='a')}\n\n\0{event(content='b')}\n\n{DONE}\n\n"
+    assert len((await read_stream(stream.encode(), 7))[0]) == 3
+
+
+def test_a_call_that_comes_once_more_as_a_whole_is_one_call():
+    reader = StreamReader("host")
+    for part in (
+        CALL,
+        REST,
+        {**CALL, "function": {"name": "text_search", "arguments": '{"input": ["population of Chad"]}'}},
+    ):
+        reader.feed({"choices": [{"index": 0, "delta": {"tool_calls": [part]}}]})
+    assert reader.calls().count("<tool_call>") == 1
+
+
+def test_empty_arguments_in_front_of_those_that_come_are_none():
+    reader = StreamReader("host")
+    for name, arguments in (("text_search", "{}"), (None, '{"input": ["Chad"]}')):
+        part = {"index": 0, "id": "c", "function": {"name": name, "arguments": arguments}}
+        reader.feed({"choices": [{"index": 0, "delta": {"tool_calls": [part]}}]})
+    assert reader.calls() == SEARCH_TAG

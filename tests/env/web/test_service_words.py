@@ -1,6 +1,12 @@
 import pytest
 
-from hypereyes_jax.env.web.service_words import failed_beside_nothing, found_nothing, lacks_credit, wait_in_words
+from hypereyes_jax.env.web.service_words import (
+    failed_beside_nothing,
+    found_nothing,
+    lacks_credit,
+    wait_in_words,
+    wrong_key,
+)
 
 GEMINI = "You exceeded your current quota, please check your plan and billing details."
 MINUTE = [{"error": {"code": 429, "message": f"{GEMINI}\n* Quota exceeded, limit: 10\nPlease retry in 34.07s."}}]
@@ -84,3 +90,48 @@ def test_words_that_nothing_was_found_are_told_from_a_failure():
     assert found_nothing({"message": "No matching documents"})
     assert not found_nothing({"message": "No results: you have run out of searches"})
     assert not found_nothing({"message": "the index is down"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Your searches for the month are exhausted.", "Budget has been exceeded! Current cost: 10.1, Max budget: 10.0",
+        "ExceededBudget: User=x over budget.", "Free plan limit reached: 100 searches.", "Daily quota exceeded",
+        "Rate limit exceeded: free-models-per-day", "Credit limit reached", "You have used up your free credits",
+        "0 credits remaining", "Please top up your account", "Payment method declined", "Your trial period is over",
+        "Your account has been blocked", "Your plan does not include this endpoint",
+    ],
+)  # fmt: skip
+def test_an_empty_account_is_known_in_words_of_any_service(words):
+    assert lacks_credit({"error": {"message": words}})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Rate limit reached on requests per day (RPD): Limit 10000. Please try again in 8.64s.",
+        "You reached free usage limit (reset hourly).", "quota exceeded", "10 credits used", "$0.50 credits",
+        "Resource has been exhausted (e.g. check quota).", "Concurrency limit reached for your plan",
+    ],
+)  # fmt: skip
+def test_a_limit_that_passes_is_no_empty_account(words):
+    assert not lacks_credit({"error": {"message": words}})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unknown API key", "api_key is required", "Missing API key", "You must provide an API key", "wrong api key",
+        "The API key doesn't exist", "API key not found", "API key is currently disabled",
+        "Missing Authentication Token",
+        "The security token included in the request is expired", "Your IP is not whitelisted",
+        "Your API key was reported as leaked.", "login fail: Please carry the API secret key",
+    ],
+)  # fmt: skip
+def test_a_wrong_key_is_known_in_words_of_any_service(words):
+    assert wrong_key({"error": {"message": words}})
+
+
+@pytest.mark.parametrize("words", ["The key 'q' is missing", "no results", "an unknown error", "token limit reached"])
+def test_other_failures_are_no_wrong_key(words):
+    assert not wrong_key({"error": {"message": words}})
