@@ -8,7 +8,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from hypereyes_jax.env.web.untrusted import parse_json, without_thinking
+from hypereyes_jax.env.web.untrusted import json_objects, json_or_none, parse_json, without_thinking
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,15 @@ _BEFORE = {"in", "un", "non", "semi", "quasi", "pseudo"}  # directly before a ve
 _OPINION = re.compile(r"\bi(?:[’']d| would) (?=say\b|judge\b|grade\b|call\b|consider\b|mark\b|rate\b|deem\b|label\b)")
 _TAKEN_BACK = {"however", "wait", "actually", "unless", "although", "though", "except", "but", "partially", "partly"}
 # Tags, and marks with which models' templates end a turn where a server does not take them off.
+# What is struck out, and what is not ticked of a list: "~~correct~~ incorrect", "[ ] correct [x] incorrect".
+_STRUCK = re.compile(
+    r"~~[^~\n]{0,200}~~|<(s|del|strike)>[^<]{0,200}</\1>|(?:\[ ?\]|☐|□|⬜)[^\w\n]{0,8}\w+|\[x\]", re.IGNORECASE
+)
+_EMPHASIS = re.compile(r"</?(?:b|i|em|strong|u|mark|code|span)>", re.IGNORECASE)
+_LABELS = "verdict|judge?ment|grade|label|result|decision|rating|conclusion|evaluation|assessment|arguments"
+_LABEL = re.compile(rf"(?:final_?)?(?:{_LABELS})", re.IGNORECASE)
+_LABEL_WORDS = 5
+_ELEMENT = re.compile(rf"<((?:final_?)?(?:{_LABELS}))>([^<]{{1,400}})</\1>", re.IGNORECASE)
 _TAG = re.compile(r"</?[A-Za-z_]{1,32}>|<\|[^<>|\n]{1,40}\|>|\[/?(?:INST|EOS|SEP|PAD)\]|\\(?:boxed|text(?:bf)?)\{")
 
 
@@ -81,10 +90,21 @@ def read_verdict(text: str, words: VerdictWords = CORRECT) -> bool | None:
     for json_text in (re.sub(r"^\s*```\w*|```\s*$", "", plain_text), plain_text[start : end + 1]):
         with contextlib.suppress(ValueError):
             return _json_verdict(parse_json(json_text), words)
+    told = {_json_verdict(value, words) for value in json_objects(plain_text)} - {None}
+    if told:
+        return told.pop() if len(told) == 1 else None
+    if len(elements := _ELEMENT.findall(plain_text)) == 1:
+        plain_text = elements[0][1]
+    plain_text = _EMPHASIS.sub("", _STRUCK.sub(" ", plain_text))
+    field = rf"<((?:is_|was_)?(?:{words.yes}|{words.no}))>\s*(\w{{1,16}})\s*</\1>"
+    plain_text = re.sub(field, r"\n\1: \2\n", plain_text, flags=re.IGNORECASE)
     plain_text = _TAG.sub("\n", plain_text).casefold()
     fields = _fields(plain_text, words)
     if fields:
         return fields.pop() if len(fields) == 1 else None
+    if _disagree(plain_text, words):
+        return None
+    plain_text = re.sub(r"\bin (?:large |good )?part\b", "partly", plain_text)
     lead = _LEAD.match(plain_text)
     plain_text = plain_text[lead.end() :] if lead else plain_text
     verdict = _last_word(plain_text, words)
@@ -105,11 +125,23 @@ def _fields(text: str, words: VerdictWords) -> set[bool]:
     }
 
 
+def _disagree(text: str, words: VerdictWords) -> bool:
+    """Whether lines judge several things differently, and none all of them: "name: correct", "year: incorrect"."""
+    line = re.compile(rf"^(.{{0,200}}?)\b({words.yes}|{words.no})[^\w\n]*$", re.MULTILINE)
+    labels = [
+        (label, verdict)
+        for label, verdict in line.findall(text)
+        if re.search(r"^\W*$|[:|=]\W*$", label) and len(label.split()) <= _LABEL_WORDS
+    ]
+    of_all = bool(labels) and set(_WORD.findall(labels[-1][0])) <= _NEUTRAL and _WORD.search(labels[-1][0]) is not None
+    return len({verdict for _, verdict in labels}) > 1 and not of_all
+
+
 def _last_word(text: str, words: VerdictWords) -> bool | None:
     """The verdict that a reply ends with."""
     sentences = [sentence for sentence in _SENTENCE_END.split(text) if _WORD.search(sentence)]
     said = _WORD.findall(sentences[-1]) if sentences else []
-    if not said or said[-1] not in words.values or text.rstrip().endswith("?"):
+    if not said or said[-1] not in words.values or re.search(r"\?\W*$", text[-100:]):
         return None
     clause = _WORD.findall(_OPINION.sub("", sentences[-1].rpartition(",")[2]))
     # "It is not, I think, correct": a clause that names nothing belongs to the one before.
@@ -128,7 +160,7 @@ def _beginning(text: str, words: VerdictWords) -> bool | None:
     """The verdict that a reply begins with, if nothing after it speaks against it."""
     text = re.sub(r"\s-+\s", " – ", text)
     match = re.match(rf"(.*?)\b({words.yes}|{words.no})\b[^\w\n.!?,:;—–→(]*([.!?,:;—–→(\n]?)", text, re.DOTALL)
-    if match is None or not set(_WORD.findall(match[1])) <= _NEUTRAL or match[3] == "?":
+    if match is None or not set(_WORD.findall(match[1])) <= _NEUTRAL or re.match(r"[^\w\n]*\?", text[match.end(2) :]):
         return None
     verdict, rest = words.values[match[2]], text[match.end() :]
     following = _WORD.search(rest)
@@ -176,6 +208,10 @@ def _json_verdict(value: Any, words: VerdictWords, depth: int = 4) -> bool | Non
             verdicts.add(None if yes is None else yes == about if text in _YES_OR_NO else yes)
         elif isinstance(field_value, str) and field_value.strip().lower().rstrip(".") in words.values:
             verdicts.add(words.values[field_value.strip().lower().rstrip(".")])
+        elif isinstance(field_value, str) and _LABEL.fullmatch(str(name)):  # it may give its reason, or be JSON
+            inner = json_or_none(field_value)
+            said = field_value if inner is None else inner
+            verdicts.add(_json_verdict(said, words, depth - 1))
         elif isinstance(field_value, dict) and (nested := _json_verdict(field_value, words, depth - 1)) is not None:
             verdicts.add(nested)
     return verdicts.pop() if len(verdicts) == 1 else None

@@ -106,15 +106,20 @@ def json_object(text: str) -> dict[str, Any] | None:
     value = json_or_none(text[start : end + 1]) if 0 <= start < end else None
     if isinstance(value, dict):
         return value
-    objects = []
+    objects = json_objects(text)
+    return objects[0] if len(objects) == 1 else None
+
+
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects that stand in a text, one after the other; those within one another are one."""
+    objects, start = [], text.find("{")
     for _ in range(_TRIED_OBJECTS):
         if start < 0:
             break
         try:
             value, end = _JSON.raw_decode(text, start)
-            objects.append(value)
+            objects.append(json_or_none(json.dumps(value)))  # from its text, whose strings can then all be encoded
         except (ValueError, RecursionError):
             end = start + 1
         start = text.find("{", end)
-    # once more from its text, whose strings can then all be encoded
-    return json_or_none(json.dumps(objects[0])) if len(objects) == 1 else None
+    return objects

@@ -148,3 +148,39 @@ async def test_graders_read_no_half_of_a_reply_either():
     assert await JsonJudge(client).verdict(QUESTION, "Niger") is False
     with pytest.raises(ChatError, match="within 4096 tokens"):
         await GradeJudge(Client(*[("The answer is", "length")] * 3)).verdict(QUESTION, "Niger")
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ('{"verdict": "correct"}\n{"verdict": "incorrect"}', None),
+        ('{"step": 1, "verdict": "incorrect"}\n{"step": 2, "verdict": "incorrect"}', False),
+        ("Country: incorrect\nYear: correct", None),
+        ("| country | incorrect |\n| year | correct |", None),
+        ("correct\nincorrect", None),
+        ("Country: incorrect\nYear: correct\nOverall: incorrect", False),
+        ("Correct.\n\nHowever, the year is wrong, so: incorrect", False),
+    ],
+)
+def test_verdicts_that_disagree_are_none_unless_one_is_of_all(text, verdict):
+    assert read_verdict(text) is verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("- [x] correct\n- [ ] incorrect", True),
+        ("☐ correct\n☑ incorrect", False),
+        ("~~correct~~ incorrect", False),
+        ("<del>incorrect</del> correct", True),
+        ("The answer is <b>not</b> correct", None),
+        ("<verdict>correct</verdict><reason>no incorrect parts</reason>", True),
+        ("<result>\n <correct>false</correct>\n</result>", False),
+        ('{"judgment": "Incorrect - the reference is Chad"}', False),
+        ('{"name": "grade", "arguments": "{\\"verdict\\": \\"correct\\"}"}', True),
+        ("in part correct", None),
+        ("correct (?)", None),
+    ],
+)
+def test_marks_around_a_verdict_are_read_as_they_are_drawn(text, verdict):
+    assert read_verdict(text) is verdict
