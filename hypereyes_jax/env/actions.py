@@ -45,6 +45,13 @@ _MOST_COMPARED = 8192  # characters of a call in which fields that are given twi
 
 _SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
 _CALL_FIELDS = ("name", "arguments", "id", "type")  # the last two are of OpenAI's form, and say nothing
+_HALF_CLOSED = re.compile(r"</ ?(?:a(?:n(?:s(?:w(?:e(?:r ?>?)?)?)?)?)?)?\Z", re.IGNORECASE)
+# How models call that have formats of their own, and how ours misspell its tag.
+_OTHER_CALL = re.compile(
+    r"<\|?/? ?(?:tool_?calls?|function_?calls?)\b|<function=|\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call|<\uff5ctool"
+    r"|\bto=functions\.|^```tool_code\b|^Action Input:",
+    re.IGNORECASE | re.MULTILINE,
+)
 _REST = "what follows the JSON of a tool call was not read"
 _BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are drawn as nothing
 _READ_FIELDS = ("name", "arguments", "input", "image_id", "img_id", "area")
@@ -213,7 +220,7 @@ def parse_turn(
                     answer = Answer(content)
                 continue
             following = turn.find(CALL, body)
-            if _shows(content := clean[body:].strip()):
+            if _shows(content := _HALF_CLOSED.sub("", clean[body:].strip())):
                 unclosed = unclosed or Answer(content, closed=False)
             position = len(clean) if following is None else following
     outside.append(clean[position:] if tags < MOST_TAGS else "")
@@ -224,13 +231,25 @@ def parse_turn(
     if answer is None and usable is None:
         answer = unclosed
     if plain_answers and answer is None and not calls and _shows(content := "".join(outside).strip()):
-        answer, reason = Answer(content), reason if reason != content else ""
+        if _calls_otherwise(content, tools):
+            calls.append(Malformed("a tool call is written as <tool_call>{...}</tool_call>, which was not found", True))
+        else:
+            answer, reason = Answer(content), reason if reason != content else ""
     action = answer or usable or (calls[0] if calls else Malformed("neither a tool call nor an answer was found"))
     if published_counting:
         count = published_counts(text)[1]
     else:
         count = 0 if answer else sum(call.invocations for call in calls)
     return ParsedTurn(reason=reason, action=action, calls=tuple(calls), invocations=count)
+
+
+def _calls_otherwise(text: str, tools: Mapping[str, bool]) -> bool:
+    """Whether a text without tags is a call of a tool in another format, and no answer."""
+    if _OTHER_CALL.search(text):
+        return True
+    start = text.find("{")
+    value = json_or_none(text[start : text.rfind("}") + 1]) if 0 <= start < 32 else None  # "```json" may precede it
+    return isinstance(value, dict) and value.get("name") in (IMAGE_SEARCH, TEXT_SEARCH, *tools)
 
 
 def tool_call(action: ImageSearch | TextSearch | ToolCall) -> str:
@@ -372,6 +391,9 @@ def _read_image_search(arguments: dict[str, Any]) -> ImageSearch | Malformed:
 
 def _read_text_search(arguments: dict[str, Any]) -> TextSearch | Malformed:
     written = arguments.get("input")
+    if isinstance(written, str) and written.lstrip().startswith("["):  # a list that was written as JSON twice
+        inner = json_or_none(written)
+        written = inner if isinstance(inner, list) and all(isinstance(part, str) for part in inner) else written
     parts = written.split("|") if isinstance(written, str) else written
     if not isinstance(parts, list):
         return Malformed('"input" must be a list of queries: ["...", ...]', is_call=True)

@@ -569,3 +569,36 @@ def test_calls_beyond_what_is_read_are_told_and_not_dropped_without_a_word(betwe
         assert sum(isinstance(each, TextSearch) for each in calls) == 256
         why = [each.why for each in calls if isinstance(each, Malformed)]
         assert why == ([] if count == 256 else ["only the first 256 calls of a <tool_call> are read"])
+
+
+def test_queries_that_are_written_as_json_twice_are_the_queries():
+    assert parse_turn(call("text_search", input='["a", "b | c"]')).action == TextSearch(("a", "b | c"))
+    assert parse_turn(call("text_search", input="[sic] a")).action == TextSearch(("[sic] a",))
+
+
+@pytest.mark.parametrize("ending", ["</Answer>", "</ answer>", "</answer", "</ans", "</"])
+def test_a_closing_tag_that_is_misspelt_or_cut_off_is_no_part_of_the_answer(ending):
+    assert parse_turn(f"<answer>Chad{ending}").action == Answer("Chad", closed=False)
+
+
+JSON_CALL = '{"name": "text_search", "arguments": {"input": ["a"]}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        JSON_CALL, f"```json\n{JSON_CALL}\n```", f"<tool_call >{JSON_CALL}</tool_call>", f"[TOOL_CALLS][{JSON_CALL}]",
+        f"<|python_tag|>{JSON_CALL}", f"<function_call>{JSON_CALL}</function_call>", "Action Input: {}",
+        '<function=text_search>{"input": ["a"]}</function>', "<｜tool▁calls▁begin｜>text_search",
+        '<|channel|>commentary to=functions.text_search <|message|>{"input": ["a"]}<|call|>',
+    ],
+)  # fmt: skip
+def test_a_call_in_the_format_of_another_model_is_no_answer(text):
+    turn = parse_turn(text, plain_answers=True)
+    assert isinstance(turn.action, Malformed)
+    assert turn.action.is_call
+
+
+def test_an_answer_that_is_json_or_names_tools_is_an_answer():
+    for text in ('{"name": "Chad", "arguments": {}}', '{"answer": "Chad"}', "It has a tool call button."):
+        assert parse_turn(text, plain_answers=True).action == Answer(text)
