@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -46,6 +46,21 @@ _UNSUPPORTED: dict[str, Any] = {
     "continue_final_message": False,
     "reasoning_effort": "none",
     "verbosity": "medium",
+    # what vLLM, SGLang, llama.cpp, OpenRouter, Anthropic and OpenAI's Responses name otherwise or have besides
+    "typical_p": 1,
+    "top_a": 0,
+    "tfs_z": 1,
+    "mirostat": 0,
+    "dry_multiplier": 0,
+    "repeat_penalty": 1,
+    "thinking": {"type": "disabled"},
+    "skip_special_tokens": True,
+    "spaces_between_special_tokens": True,
+    **dict.fromkeys(("no_stop_trim", "return_token_ids"), False),
+    **{name: [] for name in ("stop_sequences", "documents", "plugins", "logits_processors")},
+    **{name: {} for name in ("reasoning", "mm_processor_kwargs", "extra_body", "sampling_params", "generation_config")},
+    **dict.fromkeys(("max_output_tokens", "max_new_tokens", "system", "instructions", "lora_path", "grammar")),
+    **dict.fromkeys(("regex", "json_schema", "ebnf", "structural_tag", "guided_whitespace_pattern")),
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs")),
     **dict.fromkeys(("prompt_logprobs", "allowed_token_ids", "truncate_prompt_tokens", "chat_template", "stop_regex")),
 }
@@ -85,7 +100,7 @@ class ChatToolCall:
 
     name: str
     arguments: str  # JSON, as the model wrote it
-    id: str = ""
+    id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,7 @@ class ChatMessage:
     role: str  # "system", "user", "assistant" or "tool"
     parts: tuple[Part | ImageUrl, ...]
     calls: tuple[ChatToolCall, ...] = ()  # of an assistant
+    result_of: str = ""  # of a tool: the id of the call
 
 
 @dataclass(frozen=True)
@@ -210,11 +226,38 @@ def _messages(value: Any, limits: RequestLimits) -> tuple[ChatMessage, ...]:
         raise BadRequest("`messages` must be a list with at least one message", "messages")
     if len(value) > limits.messages:
         raise BadRequest(f"{len(value)} messages exceed this server's {limits.messages}", "messages")
-    messages = [_message(number, message) for number, message in enumerate(value)]
+    messages = _in_order_of_calls([_message(number, message) for number, message in enumerate(value)])
     images = sum(isinstance(part, ImageUrl) for message in messages for part in message.parts)
     if images > limits.images:
         raise BadRequest(f"{images} images exceed this server's {limits.images} in a conversation", "messages")
     return tuple(messages)
+
+
+def _in_order_of_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
+    """The messages with the results of parallel calls in the order of the calls, which is all that a template tells of.
+
+    Raises BadRequest for a result of a call that the turn before it did not make.
+    """
+    ordered, at = list[ChatMessage](), 0
+    for message in messages:
+        ids = [call.id for call in ordered[at].calls if call.id] if ordered else []
+        if message.role == "tool":
+            if ids and message.result_of and message.result_of not in ids:
+                raise BadRequest(f"no call before it has the tool_call_id {message.result_of[:60]!r}", "messages")
+        else:
+            ordered[at + 1 :] = _by_call(ordered[at:])
+            at = len(ordered)
+        ordered.append(message)
+    ordered[at + 1 :] = _by_call(ordered[at:])
+    return ordered
+
+
+def _by_call(turn: list[ChatMessage]) -> list[ChatMessage]:
+    """The results that stand behind the first message of a turn, in the order of its calls."""
+    if not turn:
+        return []
+    places = {call.id: place for place, call in enumerate(turn[0].calls) if call.id}
+    return sorted(turn[1:], key=lambda message: places.get(message.result_of, len(places)))
 
 
 def _message(number: int, message: Any) -> ChatMessage:
@@ -225,6 +268,8 @@ def _message(number: int, message: Any) -> ChatMessage:
     listed_calls = message.get("tool_calls") or []
     if not isinstance(listed_calls, list):
         raise BadRequest(f"{place}.tool_calls must be a list", place)
+    if role == "assistant" and not listed_calls and message.get("function_call"):  # of the older form
+        listed_calls = [{"function": message["function_call"]}]
     calls = tuple(_call(place, call) for call in listed_calls)
     if calls and role != "assistant":
         raise BadRequest(f"{place}: only an assistant's message has tool_calls", place)
@@ -234,7 +279,8 @@ def _message(number: int, message: Any) -> ChatMessage:
     parts = (content,) if isinstance(content, str) else tuple(_part(place, part) for part in _listed(place, content))
     if role not in ("user", "tool") and any(isinstance(part, ImageUrl) for part in parts):
         raise BadRequest(f"{place}: images belong into messages of the user or of a tool", place)
-    return ChatMessage(_ROLES[role], parts, calls)
+    result_of = message.get("tool_call_id")
+    return ChatMessage(_ROLES[role], parts, calls, result_of if isinstance(result_of, str) else "")
 
 
 def _characters(message: ChatMessage) -> int:
@@ -268,7 +314,8 @@ def _call(place: str, call: Any) -> ChatToolCall:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadRequest(f"{place}: tool_calls must hold functions with a name and arguments", place)
     arguments = function.get("arguments", "{}")
-    return ChatToolCall(function["name"], arguments if isinstance(arguments, str) else json.dumps(arguments))
+    written = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    return ChatToolCall(function["name"], written, number if isinstance(number := call.get("id"), str) else "")
 
 
 def _tools(body: Mapping[str, Any], limits: RequestLimits) -> tuple[dict[str, Any], ...]:

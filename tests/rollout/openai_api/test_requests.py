@@ -215,3 +215,42 @@ def test_numbers_beyond_a_float_are_refused(name, value):
 def test_tool_calls_that_are_no_list_are_refused(calls):
     with pytest.raises(BadRequest, match=r"messages\[1\].tool_calls must be a list"):
         read(messages=[*USER, {"role": "assistant", "tool_calls": calls}, *USER])
+
+
+def conversation(*results):
+    calls = [{"id": name, "function": {"name": "visit", "arguments": "{}"}} for name in ("first", "second")]
+    turn = {"role": "assistant", "content": None, "tool_calls": calls}
+    return [*USER, turn, *({"role": "tool", "tool_call_id": name, "content": name} for name in results), *USER]
+
+
+def test_results_of_parallel_calls_stand_in_the_order_of_the_calls():
+    messages = read(messages=conversation("second", "first")).messages
+    assert [message.parts for message in messages] == [("hi",), ("",), ("first",), ("second",), ("hi",)]
+    assert messages == read(messages=conversation("first", "second")).messages
+    with pytest.raises(BadRequest, match="'third'"):
+        read(messages=conversation("first", "third"))
+    assert read(messages=[{"role": "tool", "content": "a"}, *USER]).messages[0].parts == ("a",)
+
+
+def test_a_call_in_the_older_form_is_kept():
+    call = {"role": "assistant", "content": None, "function_call": {"name": "visit", "arguments": "{}"}}
+    assert read(messages=[*USER, call]).messages[1].calls == (ChatToolCall("visit", "{}"),)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"json_schema": "{}"}, {"regex": "[a-z]+"}, {"grammar": "root ::= x"}, {"typical_p": 0.5}, {"mirostat": 2},
+        {"skip_special_tokens": False}, {"max_output_tokens": 5}, {"stop_sequences": ["x"]}, {"system": "be brief"},
+        {"reasoning": {"effort": "high"}}, {"thinking": {"type": "enabled"}}, {"plugins": [{"id": "web"}]},
+        {"extra_body": {"top_k": 1}}, {"documents": [{"text": "x"}]},
+    ],
+)  # fmt: skip
+def test_what_other_servers_take_and_would_change_the_reply_is_refused(field):
+    (name,) = field
+    with pytest.raises(BadRequest, match=name):
+        read(**field)
+
+
+def test_fields_of_other_servers_that_say_what_is_so_anyway_are_taken():
+    read(thinking={"type": "disabled"}, typical_p=1.0, skip_special_tokens=True, plugins=[])
