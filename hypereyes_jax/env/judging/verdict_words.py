@@ -63,7 +63,7 @@ _OPINION = re.compile(r"\bi(?:[’']d| would) (?=say\b|judge\b|grade\b|call\b|co
 _TAKEN_BACK = {"however", "wait", "actually", "unless", "although", "though", "except", "but", "partially", "partly"}
 # Tags, and marks with which models' templates end a turn where a server does not take them off.
 # What is struck out, and what is not ticked of a list: "~~correct~~ incorrect", "[ ] correct [x] incorrect".
-_STRUCK = re.compile(
+_STRIKES = re.compile(
     r"~~[^~\n]{0,200}~~|<(s|del|strike)>[^<]{0,200}</\1>|(?:\[ ?\]|☐|□|⬜)[^\w\n]{0,8}\w+|\[x\]", re.IGNORECASE
 )
 _EMPHASIS = re.compile(r"</?(?:b|i|em|strong|u|mark|code|span)>", re.IGNORECASE)
@@ -90,12 +90,12 @@ def read_verdict(text: str, words: VerdictWords = CORRECT) -> bool | None:
     for json_text in (re.sub(r"^\s*```\w*|```\s*$", "", plain_text), plain_text[start : end + 1]):
         with contextlib.suppress(ValueError):
             return _json_verdict(parse_json(json_text), words)
-    told = {_json_verdict(value, words) for value in json_objects(plain_text)} - {None}
-    if told:
-        return told.pop() if len(told) == 1 else None
+    answers = {_json_verdict(value, words) for value in json_objects(plain_text)} - {None}
+    if answers:
+        return answers.pop() if len(answers) == 1 else None
     if len(elements := _ELEMENT.findall(plain_text)) == 1:
         plain_text = elements[0][1]
-    plain_text = _EMPHASIS.sub("", _STRUCK.sub(" ", plain_text))
+    plain_text = _EMPHASIS.sub("", _STRIKES.sub(" ", plain_text))
     field = rf"<((?:is_|was_)?(?:{words.yes}|{words.no}))>\s*(\w{{1,16}})\s*</\1>"
     plain_text = re.sub(field, r"\n\1: \2\n", plain_text, flags=re.IGNORECASE)
     plain_text = _TAG.sub("\n", plain_text).casefold()

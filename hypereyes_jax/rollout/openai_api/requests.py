@@ -238,18 +238,18 @@ def _in_order_of_calls(messages: list[ChatMessage]) -> list[ChatMessage]:
 
     Raises BadRequest for a result of a call that the turn before it did not make.
     """
-    ordered, at = list[ChatMessage](), 0
+    sequence, at = list[ChatMessage](), 0
     for message in messages:
-        ids = [call.id for call in ordered[at].calls if call.id] if ordered else []
+        ids = [call.id for call in sequence[at].calls if call.id] if sequence else []
         if message.role == "tool":
             if ids and message.result_of and message.result_of not in ids:
                 raise BadRequest(f"no call before it has the tool_call_id {message.result_of[:60]!r}", "messages")
         else:
-            ordered[at + 1 :] = _by_call(ordered[at:])
-            at = len(ordered)
-        ordered.append(message)
-    ordered[at + 1 :] = _by_call(ordered[at:])
-    return ordered
+            sequence[at + 1 :] = _by_call(sequence[at:])
+            at = len(sequence)
+        sequence.append(message)
+    sequence[at + 1 :] = _by_call(sequence[at:])
+    return sequence
 
 
 def _by_call(turn: list[ChatMessage]) -> list[ChatMessage]:
