@@ -42,7 +42,19 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that ho
         "output",
         "completion",
     ),
-    "more_answers": ("alternative_gt_answers", "candidate_answers", "answer_aliases", "aliases"),
+    "more_answers": (
+        "alternative_gt_answers",
+        "candidate_answers",
+        "answer_aliases",
+        "answer_alias",
+        "aliases",
+        "alternative_answers",
+        "alternate_answers",
+        "alt_answers",
+        "accepted_answers",
+        "acceptable_answers",
+        "answer_eval",  # of InfoSeek
+    ),
     "images": (
         "images",
         "image",
@@ -79,7 +91,9 @@ NAMES: dict[str, tuple[str, ...]] = {  # our field -> columns, the first that ho
     "searches": ("parallel", "searches", "ref_invocations"),
 }
 BY_ID = "to_entries[] | {id: .key} + .value"  # what jq calls the rows of an object that has them by their ids
-OPTIONS = ("options", "choices")  # columns of a multiple choice, where its options have none of their own
+# Columns of a multiple choice by their plain names: of all options, and of one.
+OPTIONS = ("options", "choices", "answerchoices", "answeroptions", "multiplechoices", "multiplechoiceoptions")
+OPTION_COLUMN = re.compile(r"(?:options?|choices?|op)([a-j]|\d{1,2})")
 _SHORT = ("text", "answers", "id", "kind")  # fields of the commonest rows, which have a short way to be read
 SHAPED = frozenset(("level1_qa", "level2_qa", "reward_model", "extra_info"))  # columns that tell a shape of rows
 _OURS = frozenset(("id", "text", "answers"))  # columns that are there in what this project writes
@@ -156,7 +170,10 @@ class Layout:
         self.unread = tuple(name for name in columns if name not in columns_in_use and _OF_PICTURES.match(name))
         # Of rows with a question the text is another one, such as a passage.
         self.ours = not named and set(columns) >= _OURS and self._columns["text"][0] == "text"
-        self.options = {"A", "B"} <= set(columns) or any(plain_name(name) in OPTIONS for name in columns)
+        plain = {plain_name(name) for name in columns}
+        self.options = {"A", "B"} <= set(columns) or any(
+            name in OPTIONS or OPTION_COLUMN.fullmatch(name) for name in plain
+        )
         self.short: tuple[str | None, ...] | None = None
         if (
             not (named or self.numbered or self.ours)

@@ -6,7 +6,7 @@ import ast
 import math
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -24,6 +24,7 @@ _PYTHON_OBJECT = re.compile(r"\s*\{\s*'")
 _LONGEST_LITERAL = 65_536  # characters of an object as Python writes it
 _ANSWER_PARTS = ("target", "value", "answer", "text")  # of an answer that is an object, as Search-R1, TriviaQA and
 # VQA have them, and SQuAD
+_TRUTHS = {True: ("Yes", "True"), False: ("No", "False")}  # how the answer to a question is said
 _NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where there is nothing
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _THOUGHTS = re.compile(r"\s*<(think|reason)>.*?</\1>", re.DOTALL)
@@ -73,7 +74,7 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     Args:
       value: a text, a number, or a list of these, which a text may hold as JSON or as Python writes it, or an object of
         which one part is the answer, as {"value": ..., "aliases": [...]}, or a list of such objects.
-      more: accepted besides: a list, or one in JSON in a text.
+      more: accepted besides: a list, or one in JSON in a text. Ranges of numbers, as InfoSeek has them, are left out.
       exact: take texts as they are, which are ours.
 
     Raises BadRow.
@@ -82,7 +83,14 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
     listed = _listed(_texts(value, exact))
     if not exact and any(isinstance(part, Mapping) for part in listed):
         listed = [answer for part in listed for answer in _answers_in(part)]
-    for answer in listed if more is None else [*listed, *_listed(_more(more))]:
+    if more is not None:
+        listed = [
+            *listed,
+            *(part for part in _listed(_more(more)) if not (isinstance(part, Mapping) and "range" in part)),
+        ]
+    if not exact:
+        listed = [word for part in listed for word in (_TRUTHS[part] if isinstance(part, bool) else (part,))]
+    for answer in listed:
         if isinstance(answer, str):
             text = answer
         elif answer is None or _is_gap(answer):
@@ -132,6 +140,8 @@ def _written_out(answer: Any) -> str:
     if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal | date | time):
         part = "; a part of it is named by --columns answers=COLUMN.PART" if isinstance(answer, Mapping) else ""
         raise BadRow("no answer", f"its 'answers' must be strings, not {_kind(answer)}{part}")
+    if isinstance(answer, datetime) and answer.time() == time.min:  # a day, in a table that has no other type for it
+        answer = answer.date()
     return str(answer)
 
 
@@ -320,7 +330,11 @@ def _texts(value: Any, only_json: bool) -> Any:
     if not only_json and isinstance(inner := _object_in(value), Mapping) and _part_names(inner):
         return inner
     listed = unpacked(value) if only_json else listed_in(value)
-    return listed if isinstance(listed, list) and all(isinstance(part, str) for part in listed) else value
+    if not isinstance(listed, list):
+        return value
+    if not only_json and listed and all(isinstance(part, Mapping) and _part_names(part) for part in listed):
+        return listed
+    return listed if all(isinstance(part, str) for part in listed) else value
 
 
 def call_in(text: str) -> Any:

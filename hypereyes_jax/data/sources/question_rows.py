@@ -38,6 +38,8 @@ REFERENCE = "reference"  # in `meta`: [rounds, searches] that the data state for
 PLAIN = "question, answer, image"  # the shape of rows whose columns are named so, or alike
 _LONGEST_META = 2_000  # characters of a text that is kept in `meta`
 _VERL = ("prompt", "reward_model", "extra_info", "data_source", "images")
+_NO, _YES = (False, "false", "False", "0"), (True, "true", "True", "1")  # 0 and 1 are among them
+_REPLIES = ("response", "output", "completion")
 _ITEMS = ("input", "output")  # of OpenAI's Responses, which hold the conversation
 _AS_NAMED = Fields({})
 Shown = TypeVar("Shown", Picture, Clip)
@@ -78,7 +80,7 @@ class QuestionRow(NamedTuple):  # made a million times in a scan, where a frozen
 def question_rows(row: Row, fields: Fields, default_id: str) -> list[QuestionRow]:
     """The questions of a row: one, or two of LiveVQA. Raises BadRow."""
     layout = fields.layout(row)
-    if row.get("answerable") is False or row.get("is_impossible") is True:  # MuSiQue's, SQuAD's
+    if row.get("answerable") in _NO or row.get("is_impossible") in _YES:  # MuSiQue's and VizWiz's, SQuAD's
         raise BadRow("no answer", "it is marked as a question without an answer (answerable, is_impossible)")
     if layout.short is not None and (question := _short(row, layout, layout.short, default_id)) is not None:
         return [question]
@@ -185,7 +187,13 @@ def _plain(row: Row, layout: Layout, text: Any, default_id: str) -> QuestionRow:
     more = layout.get(row, "more_answers") if "more_answers" in there else None
     if "answers" not in there and more is None:
         raise no_column(row, "answers", "answer")
-    value = prompts.reply_in(layout.get(row, "answers"))
+    value = layout.get(row, "answers")
+    if isinstance(value, bool) and "answers" not in layout.named:
+        reply = next((row[name] for name in _REPLIES if row.get(name)), None)
+        if reply is not None:  # which the truth value is a verdict on, as in sets for KTO
+            refuse_unwanted(row)
+            value = reply
+    value = prompts.reply_in(value)
     answers = answers_of(value, more)
     if layout.options:
         text, answers = with_options(row, text, answers, value)

@@ -20,6 +20,7 @@ _BOXED = re.compile(r"^\W*\\(?:boxed|text)\s*\{(.*)\}\W*$", re.DOTALL)
 _TIME = re.compile(r"\b(\d{1,2})\.(\d\d)(?= ?[ap]\.?m)", re.IGNORECASE)  # 10.30 am
 _POINT = re.compile(r"(?<![\d.])(\d+)\.(?=\d+(?![\d.]))")  # of a decimal, and not of a date or a version
 _POINT_OR_COMMA = re.compile(r"(?<![\d.,])(\d+)[.,](?=\d+(?![\d.,]))")
+_INITIAL = re.compile(r"\b([^\W\d_])\. ?(?=[^\W\d_]\b)")  # of names, and of p.m.
 _LONGEST = 1000  # characters of a text that is read as a number or a date
 
 
@@ -62,7 +63,7 @@ class ExactJudge:
             return dates[0] == dates[1]
         # \boxed{\text{Paris}} has two of them
         answer, accepted = (_BOXED.sub(r"\1", _BOXED.sub(r"\1", text)) for text in (answer, accepted))
-        a, b = read_number(answer), read_number(accepted)
+        a, b = (read_number(_INITIAL.sub(r"\1", text)) for text in (answer, accepted))  # 3 p.m.
         if a is None or b is None:
             return bool(_readings(answer) & _readings(accepted))
         return same_number(a, b, self.number_tolerance)
@@ -80,7 +81,8 @@ def _words(text: str) -> str:
 
     Initials are one word with or without stops, "&" is "and", and signs that tell names apart stay ("C++", "C#").
     """
-    text = re.sub(r"\b([^\W\d_])\. ?(?=[^\W\d_]\b)", r"\1", text)
+    text = _INITIAL.sub(r"\1", text)
     text = re.sub(r"(?<=\w)([+#]+)(?!\w)", lambda match: " sign" + match.group().encode().hex(), text)
+    text = re.sub(r"(?<=\w)[\s-]+a\W*$", " lettera", text, flags=re.IGNORECASE)  # no article: "Vitamin A" is a name
     text = text.replace("&", " and ").casefold().translate(_LETTERS)
     return normalise(plain_signs(text))

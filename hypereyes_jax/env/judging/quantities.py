@@ -11,7 +11,7 @@ Date = tuple[int | None, int, int | None]  # year, month, day
 
 _ROUNDING = 1e-14  # relative; that of "19.1 million" to binary
 _ARTICLES = {"a", "an", "the"}
-_HEDGES = {"about", "approximately", "approx", "around", "circa", "roughly"}
+_HEDGES = {"about", "approximately", "approx", "around", "circa", "ca", "roughly"}
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "mn": 1e6, "bn": 1e9}
 _SUFFIX = re.compile(r"k(?!\w)|\s?[MB](?!\w)")  # 2k, 2M, 2 B
 _SUFFIXES = {"k": 1e3, "M": 1e6, "B": 1e9}
@@ -26,6 +26,7 @@ _DOTS = r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}"  # 1.234,5 and 19.100.
 _NUMBER = re.compile(
     rf"[-+]?(?:{_LAKHS}|{_QUOTES}|{_COMMAS}|{_GAPS}|{_DOTS}|\d+(?:\.\d+)?)(?:e[-+]?\d{{1,3}})?", re.IGNORECASE
 )
+_MIXED = re.compile(r"\s*([-+]?)(\d{1,9}) (\d{1,9})\s*/\s*(\d{1,9})\s*")  # 3 1/2
 _FRACTION = re.compile(r"\s*([-+]?\d{1,9})\s*/\s*(\d{1,9})\s*")
 _POWER = re.compile(r"(?<=\d)\s*[×x*]\s*10\s*\^?\s*(?=[-+]?\d)")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -40,12 +41,14 @@ _WORDS = {word: number for number, word in enumerate(_ONES.split())}
 _WORDS |= dict(zip(_TENS.split(), range(20, 100, 10), strict=True)) | {"hundred": 100}
 _ANY_WORD = "|".join(_WORDS)
 _SPELT = re.compile(rf"\b(?:{_ANY_WORD})(?:(?:-| | and )(?:{_ANY_WORD}))*\b", re.IGNORECASE)
-_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+_ORDINAL_WORDS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth "
+_ORDINALS = [*_ORDINAL_WORDS.split(), *(f"{word}th" for word in _ONES.split()[14:]), "twentieth"]
 _ORDINAL = re.compile(rf"^\W*(?:the )?({'|'.join(_ORDINALS)})\b", re.IGNORECASE)
 
 _MONTHS = "january february march april may june july august september october november december".split()
 _MONTH = {name[:length]: number for number, name in enumerate(_MONTHS, 1) for length in (3, 4, len(name))}
-_OF_EAST_ASIA = re.compile(r"\s*([0-9]{4})\s?[年년]\s?([0-9]{1,2})\s?[月월]\s?([0-9]{1,2})\s?[日일]\W*")
+_OF_EAST_ASIA = re.compile(r"\s*([0-9]{4})\s?[年년]\s?([0-9]{1,2})\s?[月월](?:\s?([0-9]{1,2})\s?[日일])?\W*")
+_MIDNIGHT = re.compile(r"(?<=\d)[T ]00:00(?::00(?:\.0+)?)?(?:Z|\+00:00)?\s*$")  # of a day that a table holds as a time
 _WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 
 # The names of a unit, and how much of the first unit of its kind one of it is, where that is exact.
@@ -130,7 +133,11 @@ def read_number(text: str) -> Number | None:
     The number may be in words ("twenty-one"), a fraction ("½", "1/2") or a power of ten, in digits of any script, and
     with any of the usual marks between its thousands.
     """
-    text = _in_digits(plain_signs(text))
+    text = re.sub(r"^\s*(?:minus|negative) (?=\d)", "-", _in_digits(plain_signs(text)), flags=re.IGNORECASE)
+    text = re.sub(r"^\s*c\.\s?(?=\d)", "", text)  # circa
+    mixed = _MIXED.fullmatch(text)
+    if mixed is not None and int(mixed[4]):
+        return Number(float(f"{mixed[1]}1") * (int(mixed[2]) + int(mixed[3]) / int(mixed[4])), "", "")
     fraction = _FRACTION.fullmatch(text)
     if fraction is not None and int(fraction[2]):
         return Number(int(fraction[1]) / int(fraction[2]), "", "")
@@ -164,13 +171,17 @@ def _with_unit(value: float, before: str, after: str) -> Number:
         return Number(value, "", _UNITS[front][0])
     if words == ["s"] and after[:1] == "s" and value >= 1000:  # the 1960s are not seconds
         return Number(value, front, "decade", may_lack_unit=False)
+    if not words and front in _ERAS:
+        return Number(value, "", _ERAS[front], may_lack_unit=False)
     if len(words) == 1 and words[0] in _ERAS:
         return Number(value, front, _ERAS[words[0]], may_lack_unit=False)
     if len(words) == 1 and words[0] in _UNITS:
         unit, factor = _UNITS[words[0]]
-        return Number(value, front, unit, factor)
-    # "45 countries" may be 45; "2001: A Space Odyssey", "5 of hearts" and "747 Jumbo" are names.
-    usual = not words or (len(words) == 1 and re.search(r"^[\s-]*[a-z]+\W*$", after.removeprefix(" ")) is not None)
+        return Number(value, front, unit, factor, may_lack_unit=not front)  # "iPhone 5s" is a name
+    # "45 countries" may be 45; "2001: A Space Odyssey", "5 of hearts" and "747 Jumbo" are names, and so is "iPhone 6 Plus".
+    usual = not words or (
+        not front and len(words) == 1 and re.search(r"^[\s-]*[a-z]+\W*$", after.removeprefix(" ")) is not None
+    )
     scaled = bool(words) and any(scale in after.split()[:1] for scale in _SCALES)
     return Number(value, front, " ".join(words), may_lack_unit=usual or (scaled and len(words) == 1))
 
@@ -195,10 +206,11 @@ def read_date(text: str) -> Date | None:
     "12 March 2020", "March 12th, 2020", "2020-03-12", "12.03.2020" (with dots the day is first) and "2020年3月12日" ->
     (2020, 3, 12); so are 13/3/2020 and 3/13/2020, as no month has the number 13. "March 2020" -> (2020, 3, None).
     """
+    text = _MIDNIGHT.sub("", text)
     numeric = re.fullmatch(r"\s*([0-9]{4})([-/.])([0-9]{1,2})\2([0-9]{1,2})\W*", text) or _OF_EAST_ASIA.fullmatch(text)
     if numeric is not None:
-        year, month, day = (int(part) for part in numeric.groups() if part.isdigit())
-        return _date(year, month, day)
+        year, month, *day = (int(part) for part in numeric.groups() if part is not None and part.isdigit())
+        return _date(year, month, day[0] if day else None)
     numeric = re.fullmatch(r"\s*([0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4})\W*", text)
     if numeric is not None:
         first, second, year = int(numeric[1]), int(numeric[3]), int(numeric[4])
@@ -243,6 +255,7 @@ def _in_digits(text: str) -> str:
     """A text without digits with its numbers in words as digits, and the ordinal that it begins with."""
     if any(char.isdigit() for char in text):
         return text
+    text = re.sub(r"\b(?:a|one) (?=(?:thousand|[mbtr]+illion)\b)", "1 ", text, flags=re.IGNORECASE)
     text = _ORDINAL.sub(lambda match: str(_ORDINALS.index(match[1].lower()) + 1), text)
     return _SPELT.sub(_spelt, text)
 

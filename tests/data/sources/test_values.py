@@ -34,6 +34,9 @@ NAN = float("nan")
         ([{"answer": "Chad", "answer_id": 1}, {"answer": "Tchad", "answer_id": 2}], ("Chad", "Tchad")),  # VQA's
         ('{"target": ["Chad", "Tchad"]}', ("Chad", "Tchad")),  # an object in a text, as tables without objects have it
         ('{"name": "Chad"}', ('{"name": "Chad"}',)),  # of which no part is known to be the answer
+        ('[{"answer": "Chad"}, {"answer": "Tchad"}]', ("Chad", "Tchad")),
+        (True, ("Yes", "True")),  # BoolQ's
+        (False, ("No", "False")),
         (" <answer>Chad</answer> ", ("Chad",)),
         ([1, 2.5, "x", "x"], ("1", "2.5", "x")),
     ],
@@ -57,7 +60,6 @@ def test_answers_as_search_r1_and_flashrag_list_them_are_accepted():
         (float("inf"), "it needs 'answers'"),
         (["", " "], "it needs 'answers'"),
         ([None], "it needs 'answers'"),
-        (True, "must be strings, not a bool"),
         ([["Chad"]], "must be strings, not a list"),
         ({"name": "Chad"}, r"must be strings, not a dict; a part of it is named by --columns answers=COLUMN\.PART"),
         (
@@ -481,3 +483,32 @@ def test_a_key_twice_in_json_in_a_text_is_told(lines, value, kind):
     with open_examples(lines(value, {"messages": TALK}), bad_rows="skip") as examples:
         assert examples.report.bad == {kind: 1}
         assert "twice" in str(examples.report.first_bad[kind])
+
+
+@pytest.mark.parametrize("column", ["answer_alias", "alternative_answers", "accepted_answers", "answer_eval"])
+def test_aliases_are_accepted_under_their_usual_names(lines, column):
+    assert open_questions(lines({"question": "?", "answer": "Chad", column: ["Tchad"]}))[0].answers == ("Chad", "Tchad")
+
+
+def test_a_range_of_numbers_is_no_answer(lines):
+    row = {"question": "?", "answer": ["5"], "answer_eval": [{"wikidata": 5.0, "range": [4.5, 5.5]}]}  # InfoSeek's
+    assert open_questions(lines(row))[0].answers == ("5",)
+
+
+@pytest.mark.parametrize("mark", [{"answerable": 0}, {"answerable": False}, {"is_impossible": 1}])
+def test_a_question_that_is_marked_as_one_without_an_answer_is_refused(lines, mark):
+    with pytest.raises(UserError, match="marked as a question without an answer"):
+        open_questions(lines({"question": "?", "answer": "Chad", **mark}))
+
+
+def test_a_verdict_on_a_reply_is_no_answer(lines):
+    row = {"prompt": "Which?", "completion": "Chad"}
+    assert open_questions(lines({**row, "label": True}))[0].answers == ("Chad",)
+    with pytest.raises(UserError, match="marked as one that is not wanted"):
+        open_questions(lines({**row, "label": False}))
+
+
+def test_a_day_that_a_table_holds_as_a_time_is_a_day(tmp_path):
+    path = tmp_path / "days.parquet"
+    pq.write_table(pa.table({"question": ["When?"], "answer": [datetime.datetime(2020, 3, 12)]}), path)
+    assert open_questions(str(path))[0].answers == ("2020-03-12",)
