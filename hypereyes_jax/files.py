@@ -288,8 +288,11 @@ def parse_file_json(raw: bytes | str) -> Any:
     return value
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, cure: str = "Remove it and run the command that made it again.") -> Any:
     """Load a JSON file.
+
+    Args:
+      cure: what to do about a damaged one; by default it is ours.
 
     Raises:
       UserError: it is missing, no regular file, too large, or damaged.
@@ -297,9 +300,7 @@ def read_json(path: Path) -> Any:
     try:
         return parse_file_json(read_file(path))
     except ValueError as error:  # of JSON and of decoding
-        raise UserError(
-            f"{path} is damaged ({_first_line(error)}). Remove it and run the command that made it again."
-        ) from None
+        raise UserError(f"{path} is damaged ({_first_line(error)}). {cure}") from None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

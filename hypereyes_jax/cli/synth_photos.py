@@ -97,6 +97,8 @@ def run(config: SynthPhotosConfig) -> None:
     photos.refuse_unknown_splits(config.splits)
     for note in photos.notes:
         print(note)
+    if config.facts is not None:
+        _facts(config.facts)  # before anything is made
     inputs = {"facts": config.facts}
     may_differ = frozenset({"out", "root", "count", "llm.url"}) | SERVICES_MAY_DIFFER
     directory = RunDirectory.open(
@@ -152,6 +154,14 @@ async def _make(
     return summary
 
 
+def _facts(path: Path) -> dict[str, dict[str, object]]:
+    """Facts by class. Raises UserError for a file that holds none."""
+    value = read_json(path, "Write it as one JSON object {class: {field: value}}.")
+    if not isinstance(value, dict) or not all(isinstance(facts, dict) for facts in value.values()):
+        raise UserError(f"{path} must be an object {{class: {{field: value}}}}.")
+    return value
+
+
 def _of_classes(facts: dict[str, dict[str, object]], photos: PhotoSet, path: Path) -> dict[str, dict[str, object]]:
     """Facts under the names that the classes have, whatever case and punctuation a file writes them in; says which
     classes have none. Raises UserError if none has any."""
@@ -186,10 +196,8 @@ async def _knowledge(
 
     check_search(config.search, SearchConfig())
     if config.facts is not None:
-        value = read_json(config.facts)
-        if not isinstance(value, dict) or not all(isinstance(facts, dict) for facts in value.values()):
-            raise UserError(f"{config.facts} must be an object {{class: {{field: value}}}}.")
-        return dictionary_knowledge(_of_classes(value, photos, config.facts), str(config.facts.name)), {}
+        facts = _of_classes(_facts(config.facts), photos, config.facts)
+        return dictionary_knowledge(facts, str(config.facts.name)), {}
     assert client is not None
     folder = config.out / "knowledge"
     keys = SearchKeys.of(os.environ)

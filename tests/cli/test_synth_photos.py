@@ -55,12 +55,15 @@ def test_photos_that_are_not_there_are_told(command, tmp_path, capsys):
         ((), "give --facts FILE"),
         (("--llm.url", "http://127.0.0.1:1/v1", "--llm.model", "m"), "knows no photos"),
         (("--facts", "FACTS", "--count", "0"), "--count"),
+        (("--facts", "DAMAGED"), "). Write it as one JSON object {class: {field: value}}."),
         (("--facts", "FACTS", "--llm.url", "http://127.0.0.1:1/v1"), "needs --llm.model"),
         (("--facts", "FACTS", "--splits", "val"), "--splits val: cub has test, train. Name one that is there"),
     ],
 )
 def test_settings_that_can_not_work_are_told_before_anything_is_made(command, tmp_path, capsys, more, message):
-    words = [str(tmp_path / "facts.json") if word == "FACTS" else word for word in more]
+    (tmp_path / "damaged.json").write_text(json.dumps(FACTS)[:-9])
+    files = {"FACTS": "facts.json", "DAMAGED": "damaged.json"}
+    words = [str(tmp_path / files[word]) if word in files else word for word in more]
     assert cli.main([*command, *words]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

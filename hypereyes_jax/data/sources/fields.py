@@ -25,6 +25,7 @@ _LONGEST_LITERAL = 65_536  # characters of an object as Python writes it
 _ANSWER_PARTS = ("target", "value", "answer", "text")  # of an answer that is an object, as Search-R1, TriviaQA and
 # VQA have them, and SQuAD
 _TRUTHS = {True: ("Yes", "True"), False: ("No", "False")}  # how the answer to a question is said
+GAPS = frozenset(("nan", "<NA>"))  # what pandas writes of no answer when it makes texts of a column
 _NOTHING = frozenset(("nan", "none", "null"))  # what tables as texts hold where there is nothing
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _THOUGHTS = re.compile(r"\s*<(think|reason)>.*?</\1>", re.DOTALL)
@@ -99,7 +100,7 @@ def answers_of(value: Any, more: Any = None, *, exact: bool = False) -> tuple[st
             text = _written_out(answer)
         if not exact:
             text = (_answer_of_reply(text) if "<" in text else text).strip()
-        if exact or (text and text not in answers):
+        if exact or (text and text not in answers and text not in GAPS):
             answers.append(text)
     if not answers or (exact and not any(map(str.strip, answers))):
         raise BadRow("no answer", "it needs 'answers', texts of which the first is the reference")
@@ -142,6 +143,8 @@ def _written_out(answer: Any) -> str:
         raise BadRow("no answer", f"its 'answers' must be strings, not {_kind(answer)}{part}")
     if isinstance(answer, datetime) and answer.time() == time.min:  # a day, in a table that has no other type for it
         answer = answer.date()
+    if isinstance(answer, float) and answer.is_integer() and abs(answer) < 1e15:
+        answer = int(answer)  # of a column of whole numbers with gaps
     return str(answer)
 
 

@@ -12,6 +12,7 @@ from hypereyes_jax.data.sources.conversation_marks import is_cipher, refuse_ciph
 from hypereyes_jax.data.sources.conversations import conversation
 from hypereyes_jax.data.sources.example_rows import our_example
 from hypereyes_jax.data.sources.fields import (
+    GAPS,
     answer_in,
     answers_of,
     clips_of,
@@ -118,7 +119,7 @@ def _short(row: Row, layout: Layout, columns: tuple[str | None, ...], default_id
         return None
     answers: list[str] = []
     for answer in value if type(value) is list else (value,):
-        if type(answer) is not str or "<" in answer or not (answer := answer.strip()):
+        if type(answer) is not str or "<" in answer or not (answer := answer.strip()) or answer in GAPS:
             return None
         if answer not in answers:
             answers.append(answer)

@@ -178,7 +178,7 @@ def _with_unit(value: float, before: str, after: str) -> Number:
     if len(words) == 1 and words[0] in _UNITS:
         unit, factor = _UNITS[words[0]]
         return Number(value, front, unit, factor, may_lack_unit=not front)  # "iPhone 5s" is a name
-    # "45 countries" may be 45; "2001: A Space Odyssey", "5 of hearts" and "747 Jumbo" are names, and so is "iPhone 6 Plus".
+    # "45 countries" may be 45; "2001: A Space Odyssey", "5 of hearts", "747 Jumbo" and "iPhone 6 Plus" are names.
     usual = not words or (
         not front and len(words) == 1 and re.search(r"^[\s-]*[a-z]+\W*$", after.removeprefix(" ")) is not None
     )

@@ -22,6 +22,8 @@ NAN = float("nan")
     [
         (3, ("3",)),
         (2.5, ("2.5",)),
+        (1984.0, ("1984",)),  # of a column of whole numbers with gaps
+        (["nan", "Chad", "<NA>"], ("Chad",)),  # of gaps that pandas made texts
         (["Chad", None, "Tchad"], ("Chad", "Tchad")),
         ([NAN, "Chad"], ("Chad",)),
         ('["Chad", "Tchad"]', ("Chad", "Tchad")),
@@ -483,6 +485,11 @@ def test_a_key_twice_in_json_in_a_text_is_told(lines, value, kind):
     with open_examples(lines(value, {"messages": TALK}), bad_rows="skip") as examples:
         assert examples.report.bad == {kind: 1}
         assert "twice" in str(examples.report.first_bad[kind])
+
+
+def test_a_gap_that_pandas_made_a_text_is_no_answer(lines):
+    with pytest.raises(UserError, match="it needs 'answers'"):
+        open_questions(lines({"question": "?", "answer": "nan"}))
 
 
 @pytest.mark.parametrize("column", ["answer_alias", "alternative_answers", "accepted_answers", "answer_eval"])
