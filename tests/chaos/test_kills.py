@@ -51,10 +51,17 @@ BASE = Path(str(resources.files("hypereyes_jax.assets") / "base"))
 # What says when and how it ran, and not what came of it.
 _NOT_COMPARED = {"config.json", "starts.jsonl", ".lock", "cost.json", "services.json"}
 _OF_THE_WAY = re.compile(r"checkpoints|tensorboard|(^|/)logs/")
-_BY_REPLIES = ("ask", "attempts", "conversations", "benchmark-", "trajectories")  # rows in the order of replies
+_BY_REPLIES = (
+    "ask",
+    "attempts",
+    "conversations",
+    "benchmark-",
+    "rl_tries",
+    "trajectories",
+)  # rows in the order of replies
 _PORT = re.compile(r"127\.0\.0\.1:\d+")
 _KEYED = re.compile(r"parts/[0-9a-f]{12}-")  # a key of the settings, of which `out` is one
-_OF_A_RUN = re.compile(r"seconds|latency_p\d+|run")  # keys of rows
+_OF_A_RUN = re.compile(r"seconds|minutes|latency_p\d+|run")  # keys of rows
 # Of Adam's 3e-4: where a gradient is all but zero, dividing by its size makes much of its rounding.
 _PART_OF_A_STEP = 1e-5
 _TIMED = ("timeline", "metrics")  # hold seconds: compared by their presence
@@ -111,10 +118,11 @@ LONG = [
     ),
     Target(
         "make-teacher",
-        "make-teacher --out {out} --base-steps 1 --sft-questions 8 --rl-candidates 4 --sft.epochs 1 --sft.batch 8 "
+        "make-teacher --out {out} --base-steps 1 --sft-questions 8 --rl-candidates 4 --sft.epochs 1 --sft.batch 4 "
         "--rl.steps 1 --rl.prompts 1 --rl.group 4",
     ),
     Target("study", f"study budget --policy {BASE} --test-questions 4 --out {{out}}"),
+    Target("plan", "plan miniature --mesh cpu --out {out}/plan.json"),
     Target("reproduce", "reproduce --small --out {out}"),
 ]
 
