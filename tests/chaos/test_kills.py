@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -61,7 +62,7 @@ _BY_REPLIES = (
 )  # rows in the order of replies
 _PORT = re.compile(r"127\.0\.0\.1:\d+")
 _KEYED = re.compile(r"parts/[0-9a-f]{12}-")  # a key of the settings, of which `out` is one
-_OF_A_RUN = re.compile(r"seconds|minutes|latency_p\d+|run")  # keys of rows
+_OF_A_RUN = re.compile(r"(compile_)?seconds|minutes|latency_p\d+|run")  # keys of rows
 # Of Adam's 3e-4: where a gradient is all but zero, dividing by its size makes much of its rounding.
 _PART_OF_A_STEP = 1e-5
 _TIMED = ("timeline", "metrics")  # hold seconds: compared by their presence
@@ -75,6 +76,8 @@ class Target:
     words: str
     copies: tuple[str, ...] = ()
     """Files of the inputs that it changes: `{out}` begins with a copy of each."""
+    alone: bool = False
+    """In a process of its own: `plan` chooses its devices before jax is imported."""
 
 
 TARGETS = [
@@ -122,7 +125,7 @@ LONG = [
         "--rl.steps 1 --rl.prompts 1 --rl.group 4",
     ),
     Target("study", f"study budget --policy {BASE} --test-questions 4 --out {{out}}"),
-    Target("plan", "plan miniature --mesh cpu --out {out}/plan.json"),
+    Target("plan", "plan miniature --mesh cpu --out {out}/plan.json", alone=True),
     Target("reproduce", "reproduce --small --out {out}"),
 ]
 
@@ -148,7 +151,23 @@ def call(
             shutil.copy(folder / "data" / name, out)
     places = {"out": out, "run": folder / "run", "data": folder / "data"}
     words = target.words.format(**places, model=(folder / "model-url").read_text()).split()
-    return forked.call(words, 1800, ending=ending)
+    return call_alone(words, out, ending) if target.alone else forked.call(words, 1800, ending=ending)
+
+
+def call_alone(words: list[str], out: Path, ending: tuple[signal.Signals, float] | None) -> Ended:
+    """As `ForkedCommands.call`, with caches that only the calls to one `out` share."""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    environment["XDG_CACHE_HOME"] = str(out.with_name(f"cache-{out.name}"))
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        command = [sys.executable, "-m", "hypereyes_jax", *words]
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        try:
+            process.wait(1800 if ending is None else ending[1])
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL if ending is None else ending[0])
+        code = process.wait()
+        output.seek(0)
+        return Ended(code, output.read())
 
 
 def finish(forked: ForkedCommands, target: Target, folder: Path, out: Path) -> float:
